@@ -1,0 +1,5 @@
+"""``python -m compressl`` is the ``compressl`` command."""
+
+from compressl.cli import main
+
+main()

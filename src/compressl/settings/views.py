@@ -1,0 +1,103 @@
+"""How images are seen: the augmentation of each view, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+RecipeName = Literal["auto", "small", "byol", "simclr", "crop"]
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """The random draw of one view, in the order in which it is applied. Definitions are torchvision's.
+
+    >>> ViewRecipe(size=32).min_scale
+    0.08
+    """
+
+    size: int = 224  # side of the square view, pixels
+    min_scale: float = 0.08  # share of the image's area that a crop covers, at least
+    max_scale: float = 1.0
+    min_ratio: float = 3 / 4  # width / height of a crop, log-uniform
+    max_ratio: float = 4 / 3
+    flip: float = 0.5  # probability of a horizontal flip
+    jitter: float = 0.8  # probability of color jitter; the next four are its ranges
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1  # of a full turn
+    grayscale: float = 0.2  # probability
+    blur: float = 0.0  # probability of a Gaussian blur
+    blur_min_sigma: float = 0.1  # pixels
+    blur_max_sigma: float = 2.0
+    solarize: float = 0.0  # probability of inverting the pixels at or above one half
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def check(self) -> list[str]:
+        """What is impossible about these numbers, a sentence each."""
+        problems = []
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is a probability, between 0 and 1; it is {getattr(self, name)}.")
+        if self.size < 1:
+            problems.append(f"size is a number of pixels, at least 1; it is {self.size}.")
+        if not 0 < self.min_scale <= self.max_scale <= 1:
+            problems.append(f"0 < min_scale <= max_scale <= 1 must hold; they are {self.min_scale}, {self.max_scale}.")
+        if not 0 < self.min_ratio <= self.max_ratio:
+            problems.append(f"0 < min_ratio <= max_ratio must hold; they are {self.min_ratio}, {self.max_ratio}.")
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name} is a range around 1, at least 0; it is {getattr(self, name)}.")
+        if not 0 <= self.hue <= 0.5:
+            problems.append(f"hue is a share of a turn, between 0 and 0.5; it is {self.hue}.")
+        if not 0 < self.blur_min_sigma <= self.blur_max_sigma:
+            problems.append(
+                f"0 < blur_min_sigma <= blur_max_sigma must hold; they are {self.blur_min_sigma}, {self.blur_max_sigma}."
+            )
+        return problems
+
+
+@dataclass(frozen=True)
+class ViewsSettings:
+    """The views of an image: a named recipe, and what differs from it."""
+
+    recipe: RecipeName = "auto"
+    """auto: small up to 64 px, byol above. byol: two asymmetric views (BYOL, appendix B). simclr: two alike (SimCLR,
+    appendix A). small: two alike without blur. crop: crop and flip alone."""
+    size: int | None = None
+    """Side of a view in pixels. Default: that of the images up to 64 px, else 96 or 224, whichever is nearer below."""
+    min_scale: float | None = None
+    """Smallest share of the area that a crop covers. Default: the recipe's."""
+    grayscale: float | None = None
+    """Probability of a grey view. Default: the recipe's."""
+    jitter: float | None = None
+    """Probability of color jitter. Default: the recipe's."""
+    blur: float | None = None
+    """Probability of a blurred view, for all views. Default: the recipe's."""
+
+    def check(self) -> list[str]:
+        return [f"views: {problem}" for problem in self.resolve(32)[0].check()]
+
+    def resolve(self, size: int) -> tuple[ViewRecipe, ...]:
+        """One recipe per view, for images whose views are ``size`` pixels wide."""
+        size = self.size or size
+        name = ("small" if size <= 64 else "byol") if self.recipe == "auto" else self.recipe
+        own = {n: v for n in ("min_scale", "grayscale", "jitter", "blur") if (v := getattr(self, n)) is not None}
+        return tuple(replace(view, size=size, **own) for view in RECIPES[name])
+
+
+_CROP = ViewRecipe(jitter=0.0, grayscale=0.0)
+_SMALL = ViewRecipe(min_scale=0.2, grayscale=0.1)  # ours for images up to 64 px: blur hides what little there is
+_SIMCLR = ViewRecipe(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+
+RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
+    "small": (_SMALL, _SMALL),
+    "byol": (ViewRecipe(blur=1.0), ViewRecipe(blur=0.1, solarize=0.2)),
+    "simclr": (_SIMCLR, _SIMCLR),
+    "crop": (_CROP, _CROP),
+}
