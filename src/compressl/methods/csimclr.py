@@ -1,0 +1,42 @@
+"""C-SimCLR (Lee et al. 2021, "Compressive Visual Representations"): SimCLR behind a conditional entropy bottleneck.
+
+No parameter is new. The projection becomes the mean direction of a von Mises-Fisher distribution e(z|x); z is drawn
+from it, must still tell its image from the others, and pays beta nats for each nat that the other view b(z|y) cannot
+predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compressl.distributed import gather
+from compressl.methods.base import Method
+from compressl.models.heads import mlp
+from compressl.objectives import CSimCLRLoss
+from compressl.settings.methods import CSimCLRSettings
+
+
+class CSimCLR(Method):
+    """views -> f -> g -> mu; z ~ vMF(mu, kappa_e) -> InfoNCE + beta * residual information."""
+
+    def __init__(self, settings: CSimCLRSettings, encoder: nn.Module, features: int) -> None:
+        super().__init__()
+        self.encoder = encoder  # f
+        self.projection = mlp(features, settings.hidden, settings.dim)  # g
+        self.objective = CSimCLRLoss(
+            settings.kappa_e, settings.kappa_b, settings.beta, settings.sample, settings.analytic
+        )
+
+    def forward(
+        self, views: Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        a, b = self.embed(torch.cat(list(views))).chunk(2)  # one pass: batch statistics are over both views
+        loss, terms = self.objective(gather(a), gather(b), generator)
+        return loss, terms
+
+    def embed(self, view: Tensor) -> Tensor:
+        out: Tensor = self.projection(self.encoder(view))
+        return out

@@ -1,0 +1,155 @@
+"""Everything `compressl pretrain` can be told. A recipe or configuration file (TOML) has the same names: top-level keys,
+and one table per group below (``[data]``, ``[method]``, ``[encoder]``, ``[views]``, ``[optimizer]``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from compressl.settings.encoder import EncoderSettings
+from compressl.settings.methods import CSimCLRSettings, MethodSettings
+from compressl.settings.views import ViewsSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The images to learn from; labels are never needed and never used."""
+
+    path: Annotated[str, tyro.conf.arg(name="data", prefix_name=False)] = ""
+    """A folder (nested, any image format), a Parquet file or folder, a .npy of uint8 NHWC, digits, cifar10, cifar100 or
+    hf:<name>."""
+    limit: int | None = None
+    """Use the first N images of a random order only."""
+    cache: Path | None = None
+    """Where decoded images are packed. Default: $COMPRESSL_CACHE, else ~/.cache/compressl."""
+    max_unreadable: float = 0.01
+    """Share of unreadable images that are replaced and named; above it the run stops."""
+    device: Literal["auto", "yes", "no"] = "auto"
+    """Keep all images in the device's memory. auto: if they take less than a quarter of what is free."""
+
+    def check(self) -> list[str]:
+        problems = []
+        if not self.path:
+            problems.append("--data is missing: a folder of images, say, or `digits` for built-in ones.")
+        if self.limit is not None and self.limit < 2:
+            problems.append(f"data.limit must be at least 2; it is {self.limit}.")
+        if not 0 <= self.max_unreadable < 1:
+            problems.append(f"data.max_unreadable lies between 0 and 1; it is {self.max_unreadable}.")
+        return problems
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights follow gradients."""
+
+    name: Annotated[Literal["sgd", "lars", "adamw"], tyro.conf.arg(name="optimizer", prefix_name=False)] = "sgd"
+    """sgd: momentum 0.9, Nesterov. lars: for batches above about 1024. adamw: for transformers."""
+    lr: float = 0.06
+    """Learning rate per 256 images: the peak is lr * batch_size / 256."""
+    weight_decay: float = 5e-4
+    """L2 penalty on weights; norms and biases are exempt."""
+    momentum: float = 0.9
+    """Of SGD and LARS; the first beta of AdamW."""
+    warmup_epochs: float = 5.0
+    """Linear rise to the peak, before the cosine to zero; at most a tenth of the training."""
+    clip: float | None = None
+    """Largest norm of the whole gradient. Default: no limit."""
+
+    def check(self) -> list[str]:
+        problems = []
+        if not self.lr > 0:
+            problems.append(f"optimizer.lr must be greater than 0; it is {self.lr}.")
+        for name in ("weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                problems.append(f"optimizer.{name} must not be negative; it is {getattr(self, name)}.")
+        if not 0 <= self.momentum < 1:
+            problems.append(f"optimizer.momentum lies in [0, 1); it is {self.momentum}.")
+        if self.clip is not None and not self.clip > 0:
+            problems.append(f"optimizer.clip must be greater than 0; it is {self.clip}.")
+        return problems
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Learn a representation from unlabelled images."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    method: MethodSettings = field(default_factory=CSimCLRSettings)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    views: ViewsSettings = field(default_factory=ViewsSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    recipe: str | None = None
+    """A recipe that comes with the package; `compressl list` describes them. Precedence: recipe < file < flags."""
+    config: Path | None = None
+    """A TOML file with any of these settings, such as the config.toml of another run."""
+    out: Path | None = None
+    """Run folder. Default: runs/<data>-<method>."""
+    epochs: int = 100
+    """Passes over the images."""
+    batch_size: int = 256
+    """Images per step; a contrastive loss compares all of them."""
+    seed: int = 0
+    """Of weights, order, augmentation and noise."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 where the processor multiplies it natively (AMX, AVX512-BF16, recent GPUs). Losses are always fp32."""
+    channels_last: bool = True
+    """Memory layout of the convolutions."""
+    compile: bool = False
+    """torch.compile the encoder and heads; falls back with a sentence where that fails."""
+    threads: int | None = None
+    """CPU threads. Default: torch's choice. Resuming to the bit needs the same number."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    knn_every: int = 10
+    """Epochs between online kNN scores (labelled data only, on a held-out tenth of the training images). 0: never."""
+    save_every: int = 10
+    """Epochs between checkpoints; also one at the end and at a signal."""
+    save_every_steps: int | None = None
+    """Steps between checkpoints, instead of save_every."""
+    keep: int = 2
+    """Checkpoints kept."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """When all embeddings become alike."""
+    overwrite: bool = False
+    """Replace an existing run in the folder."""
+    allow_data_change: bool = False
+    """Resume although the images are not those that the run began with."""
+    tensorboard: bool = True
+    """Write TensorBoard events too, if it is installed."""
+
+    def check(self) -> list[str]:
+        """What cannot work about these settings, a sentence each."""
+        problems = [
+            *self.data.check(),
+            *self.method.check(),
+            *self.encoder.check(),
+            *self.views.check(),
+            *self.optimizer.check(),
+        ]
+        for name in ("epochs", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1; it is {getattr(self, name)}.")
+        if self.save_every_steps is not None and self.save_every_steps < 1:
+            problems.append(f"save_every_steps must be at least 1; it is {self.save_every_steps}.")
+        if self.batch_size < 2:
+            problems.append(f"batch_size must be at least 2: batch statistics need it; it is {self.batch_size}.")
+        if self.knn_every < 0:
+            problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
+        if self.threads is not None and self.threads < 1:
+            problems.append(f"threads must be at least 1; it is {self.threads}.")
+        if self.device != "auto" and self.device.split(":")[0] not in ("cpu", "cuda", "mps"):
+            problems.append(f"device {self.device!r} is unknown. Known: auto, cpu, cuda, cuda:<n>, mps.")
+        return problems
+
+    def run_folder(self) -> Path:
+        """Where the run is kept."""
+        if self.out is not None:
+            return self.out.expanduser()
+        name = self.data.path.rstrip("/").rsplit("/", 1)[-1].replace(":", "-") or "images"
+        return Path("runs") / f"{name}-{self.method.name}"
+
