@@ -170,13 +170,15 @@ def check_flags(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
     """What is wrong with flags, a sentence each."""
     by_flag = {option.flag: option for option in known.values()}
     positionals = [option for option in known.values() if option.positional]
-    problems = []
+    problems, seen = [], set()
     words = list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
             if positionals:
-                positionals.pop(0)
+                seen.add(positionals[0].path)
+                if get_origin(positionals[0].kind) is not tuple:
+                    positionals.pop(0)
             else:
                 problems.append(f"{word!r} stands alone: every value needs its option before it.")
             continue
@@ -203,7 +205,7 @@ def check_flags(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
             convert(given if get_origin(option.kind) is tuple else given[0], option.kind)
         except ValueError as error:
             problems.append(f"--{name} must be {error}; it is {' '.join(given)!r}.")
-    problems += [f"{option.flag.upper()} is missing." for option in positionals]
+    problems += [f"{option.flag.upper()} is missing." for option in positionals if option.path not in seen]
     return problems
 
 
@@ -301,3 +303,17 @@ def _toml_value(value: Any) -> str:
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     escaped = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
     return f'"{escaped}"'
+
+
+def no_options(argv: Sequence[str], prog: str, text: str | None) -> None:
+    """For a verb without options: its help, or what is wrong with what was given.
+
+    Raises:
+        UsageError: something was given.
+        SystemExit: after ``--help``.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {prog}\n\n{text}")
+        raise SystemExit(0)
+    if argv:
+        raise UsageError(f"{prog} takes no options; it was given {' '.join(argv)!r}.")

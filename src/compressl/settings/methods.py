@@ -7,7 +7,7 @@ They live beside the methods' code rather than in it because a method's file nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -16,6 +16,7 @@ import tyro
 class MethodSettings:
     """What every method has: a projection head on the encoder's pooled feature."""
 
+    compares_images: ClassVar[bool] = False  # whether the loss of an image depends on the other images of its batch
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = ""
     """Which method; `compressl list` describes them."""
     hidden: int = 2048
@@ -37,6 +38,7 @@ class MethodSettings:
 class SimCLRSettings(MethodSettings):
     """SimCLR (Chen et al. 2020), with the head and negatives of the compressive paper's baseline."""
 
+    compares_images: ClassVar[bool] = True
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "simclr"
     temperature: float = 0.1
     """Softmax temperature tau."""
@@ -49,6 +51,7 @@ class SimCLRSettings(MethodSettings):
 class CSimCLRSettings(MethodSettings):
     """C-SimCLR (Lee et al. 2021): SimCLR with a von Mises-Fisher bottleneck."""
 
+    compares_images: ClassVar[bool] = True
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "c-simclr"
     kappa_e: float = 1024.0
     """Concentration of the forward encoder e(z|x): how little noise z carries."""
@@ -62,7 +65,10 @@ class CSimCLRSettings(MethodSettings):
     """Residual information in closed form instead of from the sample."""
 
     def check(self) -> list[str]:
-        return super().check() + self._positive("kappa_e", "kappa_b") + self._not_negative("beta")
+        problems = super().check() + self._positive("kappa_e", "kappa_b") + self._not_negative("beta")
+        if self.analytic and not self.sample:
+            problems.append("method.analytic averages over samples that method.sample = false never draws: set one only.")
+        return problems
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ class PretrainSettings:
     """Passes over the images."""
     batch_size: int = 256
     """Images per step; a contrastive loss compares all of them."""
+    accumulate: int = 1
+    """Split each batch into this many passes, to save memory. Refused for methods that compare the images of a batch;
+    batch norm sees one pass at a time."""
     seed: int = 0
     """Of weights, order, augmentation and noise."""
     device: str = "auto"
@@ -138,6 +141,13 @@ class PretrainSettings:
             problems.append(f"save_every_steps must be at least 1; it is {self.save_every_steps}.")
         if self.batch_size < 2:
             problems.append(f"batch_size must be at least 2: batch statistics need it; it is {self.batch_size}.")
+        if self.accumulate < 1 or self.batch_size % max(1, self.accumulate):
+            problems.append(f"accumulate must divide batch_size ({self.batch_size}); it is {self.accumulate}.")
+        if self.accumulate > 1 and self.method.compares_images:
+            problems.append(
+                f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller passes "
+                "would add up to another gradient. Use a smaller batch_size."
+            )
         if self.knn_every < 0:
             problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
         if self.threads is not None and self.threads < 1:

@@ -1,0 +1,39 @@
+"""Images: where they come from, the packed store they are decoded into once, and the loader that feeds a device."""
+
+from compressl.data.arrays import ArraySource
+from compressl.data.cache import default_cache
+from compressl.data.decode import LIMITS, Limits, UnreadableImage, decode, decode_squashed, probe
+from compressl.data.digits import DigitsSource
+from compressl.data.folder import FolderSource
+from compressl.data.loader import Batch, Batches, batches
+from compressl.data.packing import suggest_view_size
+from compressl.data.parquet import ParquetSource
+from compressl.data.source import Source, Subset
+from compressl.data.sources import Splits, open_source, open_splits
+from compressl.data.store import PackedImages, pack, side_for
+
+__all__ = [
+    "LIMITS",
+    "ArraySource",
+    "Batch",
+    "Batches",
+    "DigitsSource",
+    "FolderSource",
+    "Limits",
+    "PackedImages",
+    "ParquetSource",
+    "Source",
+    "Splits",
+    "Subset",
+    "UnreadableImage",
+    "batches",
+    "decode",
+    "decode_squashed",
+    "default_cache",
+    "open_source",
+    "open_splits",
+    "pack",
+    "probe",
+    "side_for",
+    "suggest_view_size",
+]

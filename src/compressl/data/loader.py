@@ -1,0 +1,216 @@
+"""Batches of packed images on a device, in an order that is a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressl import randomness
+from compressl.data.decode import Pixels
+from compressl.data.store import PackedImages
+from compressl.errors import DataError, ResourceError, UsageError
+
+_POLL = 0.1  # seconds after which the gathering thread looks whether it is still wanted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The share of one process in the batch of one step; b = batch_size / world_size."""
+
+    images: Tensor  # uint8 [b, H, W, 3]
+    geometry: Tensor  # int32 [b, 2]: original height and width
+    indices: Tensor  # int64 [b]: entries of the packed images
+    epoch: int
+    step: int
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over the batches of the steps from ``start_step`` to ``total_steps``; made by :func:`batches`.
+
+    ``waited`` is the time in seconds for which the consumer waited for data so far. ``close()`` ends the background
+    thread; leaving a ``with`` block, exhausting the iterator or dropping it does too.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], steps: range, device: torch.device, ahead: bool) -> None:
+        self.waited = 0.0
+        self._steps = iter(steps)
+        self._make = make
+        self._device = device
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if ahead and len(steps):
+            self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=1)
+            arguments = (make, steps, self._queue, self._stop)
+            self._thread = threading.Thread(target=_gather_ahead, args=arguments, name="compressl-batches", daemon=True)
+            self._thread.start()
+            weakref.finalize(self, self._stop.set)  # the thread knows the queue and not us: dropping us ends it
+
+    def __next__(self) -> Batch:
+        if self._stop.is_set():
+            raise StopIteration
+        step = next(self._steps, None)
+        if step is None:
+            self.close()
+            raise StopIteration
+        began = time.perf_counter()
+        if self._thread is None:
+            batch = self._make(step)
+        else:
+            found = self._queue.get()
+            if isinstance(found, BaseException):
+                self.close()
+                raise found
+            batch = _each(found, lambda part: part.to(self._device, non_blocking=True))
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def close(self) -> None:
+        """End the background thread and wait for it."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def batches(
+    packed: PackedImages,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    total_steps: int,
+    device: torch.device | str,
+    resident: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Batches:
+    """Batches of steps ``start_step`` to ``total_steps - 1``; the step is the whole state, so a resumed run continues
+    with the very next batch.
+
+    An epoch is ``len(packed) // batch_size`` steps over a permutation of its own; what is left over is dropped.
+    ``batch_size`` counts the images of all processes: rank r of w takes rows ``r * b .. (r + 1) * b - 1`` of each
+    batch, b = batch_size / w. With ``resident`` all images are put on the device once; otherwise a thread gathers
+    one batch ahead.
+
+    Raises:
+        DataError: if there are fewer images than a batch holds.
+        UsageError: if the processes cannot share a batch evenly.
+        ResourceError: if the resident images do not fit on the device.
+
+    >>> import numpy as np
+    >>> from compressl.data import ArraySource, pack
+    >>> packed = pack(ArraySource(np.zeros((6, 4, 4, 1), np.uint8)), view_size=4, cache=None)
+    >>> with batches(packed, batch_size=3, seed=0, start_step=1, total_steps=3, device="cpu") as steps:
+    ...     [(batch.step, batch.epoch, tuple(batch.images.shape)) for batch in steps]
+    [(1, 0, (3, 4, 4, 3)), (2, 1, (3, 4, 4, 3))]
+    """
+    if batch_size < 1 or batch_size % world_size:
+        raise UsageError(
+            f"A batch of {batch_size} images cannot be shared by {world_size} process{'es' * (world_size > 1)}.",
+            "Choose a --batch-size that is a positive multiple of the number of processes.",
+        )
+    if len(packed) < batch_size:
+        raise DataError(
+            f"There are {len(packed)} images, fewer than a batch of {batch_size}.",
+            f"Choose a --batch-size of at most {len(packed)}, or give more images.",
+        )
+    device = torch.device(device)
+    positions = order(len(packed), batch_size, seed, rank, world_size)
+    gather = _resident(packed, device) if resident else _streamed(packed, pin=device.type == "cuda")
+
+    def make(step: int) -> Batch:
+        epoch, indices = positions(step)
+        return gather(step, epoch, indices)
+
+    return Batches(make, range(start_step, total_steps), device, ahead=not resident)
+
+
+def order(
+    length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Callable[[int], tuple[int, Tensor]]:
+    """The function from a step to its epoch and this rank's indices, int64 [batch_size / world_size].
+
+    >>> epoch, indices = order(10, 4, seed=0)(2)  # 2 steps in an epoch
+    >>> epoch, torch.equal(indices, randomness.permutation(10, 0, 1)[:4])
+    (1, True)
+    """
+    steps_per_epoch = length // batch_size
+    share = batch_size // world_size
+    permutation = lru_cache(maxsize=1)(lambda epoch: randomness.permutation(length, seed, epoch))
+
+    def indices(step: int) -> tuple[int, Tensor]:
+        epoch, position = divmod(step, steps_per_epoch)
+        first = position * batch_size + rank * share
+        return epoch, permutation(epoch)[first : first + share]
+
+    return indices
+
+
+def _resident(packed: PackedImages, device: torch.device) -> Callable[[int, int, Tensor], Batch]:
+    try:
+        images = _tensor(packed.images).to(device)
+        rows, geometry = torch.from_numpy(packed.rows).to(device), torch.from_numpy(packed.geometry).to(device)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"The {packed.images.nbytes / 1e9:.1f} GB of packed images do not fit on {device}.",
+            "Keep them off the device, or choose a device with more memory.",
+        ) from error
+
+    def gather(step: int, epoch: int, indices: Tensor) -> Batch:
+        indices = indices.to(device)
+        return Batch(images[rows[indices]], geometry[indices], indices, epoch, step)
+
+    return gather
+
+
+def _streamed(packed: PackedImages, pin: bool) -> Callable[[int, int, Tensor], Batch]:
+    def gather(step: int, epoch: int, indices: Tensor) -> Batch:
+        images, geometry = packed.gather(indices.numpy())
+        batch = Batch(torch.from_numpy(images), torch.from_numpy(geometry), indices, epoch, step)
+        return _each(batch, Tensor.pin_memory) if pin else batch
+
+    return gather
+
+
+def _gather_ahead(
+    make: Callable[[int], Batch], steps: range, ready: queue.Queue[Batch | BaseException], stop: threading.Event
+) -> None:
+    for step in steps:
+        try:
+            found: Batch | BaseException = make(step)
+        except BaseException as error:
+            found = error  # raised again where the batch is asked for
+        while not stop.is_set():
+            try:
+                ready.put(found, timeout=_POLL)
+                break
+            except queue.Full:
+                continue
+        if stop.is_set() or isinstance(found, BaseException):
+            return
+
+
+def _each(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    return Batch(move(batch.images), move(batch.geometry), move(batch.indices), batch.epoch, batch.step)
+
+
+def _tensor(images: Pixels) -> Tensor:
+    array = np.asarray(images)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())  # torch cannot hold what is read-only

@@ -1,0 +1,190 @@
+"""Every image decoded once, into one packed array that crops can be drawn from without touching a decoder again.
+
+If all images have one size of at most 64 pixels a side, or of at most S, the array keeps it exactly. Otherwise each
+image is squashed to S x S, where S is 8/7 of the view's size rounded up to a multiple of 16 (224 -> 256, 96 -> 112), or
+the longest side of the largest image where that is less. The true height and width are kept beside, so that a crop
+can be drawn in original pixels and no shape is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressl.data import cache as disk
+from compressl.data.decode import Pixels
+from compressl.data.packing import Contents, plan, unpack
+from compressl.data.source import Labels, Source
+from compressl.errors import DataError
+
+MAX_UNREADABLE = 0.01  # share of the images that may be unreadable before the work stops
+IN_MEMORY_BYTES = 64 * 2**20  # a smaller store is not worth a place on disk
+_SHOWN = 5  # unreadable images that a message lists
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """N images in M rows. ``rows[i]`` is the row of entry i; an unreadable entry uses that of the next readable one,
+    wrapping around, and takes its geometry and label, so that pixels, shape and label always belong together.
+    """
+
+    images: Pixels  # uint8 [M, S, S, 3] or [M, H, W, 3], in memory or mapped from disk
+    rows: NDArray[np.int64]  # [N], in 0..M-1
+    geometry: NDArray[np.int32]  # [N, 2]: original height and width in pixels
+    readable: NDArray[np.bool_]  # [N]
+    labels: Labels | None  # int64 [N]
+    class_names: list[str] | None
+    unreadable: list[tuple[str, str]]  # (name, reason) of each unreadable image
+    fingerprint: str
+    source: Source = field(repr=False)
+    origin: NDArray[np.int64] = field(repr=False)  # [N]: position of each entry in the source
+    note: str = ""  # what happened that a user should hear of, or empty
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        """What to call entry ``index`` in a message."""
+        return self.source.describe(int(self.origin[index]))
+
+    def gather(self, indices: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int32]]:
+        """Copies of some entries: images uint8 [B, H, W, 3] and geometry int32 [B, 2]."""
+        return np.asarray(self.images[self.rows[indices]]), self.geometry[indices]
+
+    def subset(self, indices: NDArray[np.int64]) -> PackedImages:
+        """Some entries, in the order given; the pixels are shared. An unreadable entry is replaced from within.
+
+        Raises:
+            DataError: if none of them is readable.
+        """
+        origin, readable = self.origin[indices], self.readable[indices]
+        chosen = np.asarray(indices)[_replacement(readable, self.source.name)]
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            geometry=self.geometry[chosen],
+            readable=readable,
+            labels=None if self.labels is None else self.labels[chosen],
+            unreadable=[(self.source.describe(int(i)), self._reasons[int(i)]) for i in origin[~readable]],
+            origin=origin,
+        )
+
+    @property
+    def _reasons(self) -> dict[int, str]:
+        bad = self.origin[~self.readable]
+        return {int(i): reason for i, (_, reason) in zip(bad, self.unreadable, strict=True)}
+
+
+def pack(
+    source: Source,
+    *,
+    view_size: int,
+    cache: Path | None,
+    progress: Progress | None = None,
+    max_unreadable: float = MAX_UNREADABLE,
+) -> PackedImages:
+    """Decode a source, or reuse the copy that an earlier call left in ``cache``.
+
+    Stores of less than 64 MiB, and all of them with ``cache=None``, stay in memory. ``progress(done, total)`` is
+    called from this thread as images are decoded.
+
+    Raises:
+        DataError: for fewer than two images, or more unreadable ones than ``max_unreadable`` of them.
+        ResourceError: if the disk has no room for the store.
+
+    >>> from compressl.data.arrays import ArraySource
+    >>> packed = pack(ArraySource(np.zeros((3, 8, 8), np.uint8)), view_size=8, cache=None)
+    >>> packed.images.shape, packed.geometry[0].tolist(), packed.rows.tolist()
+    ((3, 8, 8, 3), [8, 8], [0, 1, 2])
+    """
+    if len(source) < 2:
+        raise DataError(
+            f"{source.name} has {len(source)} image{'s' * (len(source) != 1)}; at least two are needed.",
+            "Give more images.",
+        )
+    side = side_for(view_size)
+    fingerprint = source.fingerprint()
+    folder = None if cache is None else disk.folder(cache, source.name, fingerprint, side)
+    note, contents = "", None
+    if folder is not None and folder.exists():
+        try:
+            contents = disk.load(folder, len(source))
+        except disk.Damaged as error:
+            note = f"The packed images in {folder} were damaged ({error}) and were made again."
+    if contents is None:
+        shape, exact = plan(source, side)
+        size = len(source) * shape[0] * shape[1] * 3
+        if folder is None or size < IN_MEMORY_BYTES:
+            contents = _in_memory(source, shape, exact, progress)
+        else:
+            contents = disk.write(folder, source, shape, exact, progress)
+    return _packed(source, fingerprint, contents, max_unreadable, note)
+
+
+def side_for(view_size: int) -> int:
+    """S: the side of a packed image that views of ``view_size`` pixels are drawn from.
+
+    >>> side_for(224), side_for(96), side_for(32)
+    (256, 112, 48)
+    """
+    return -(-8 * view_size // (7 * 16)) * 16
+
+
+def _in_memory(source: Source, shape: tuple[int, int], exact: bool, progress: Progress | None) -> Contents:
+    images = np.empty((len(source), *shape, 3), dtype=np.uint8)
+    geometry = np.empty((len(source), 2), dtype=np.int32)
+    unreadable = []
+    for block in unpack(source, shape, exact):
+        images[block.start : block.stop] = block.images
+        geometry[block.start : block.stop] = block.geometry
+        unreadable += block.unreadable
+        if progress:
+            progress(block.stop, len(source))
+    return Contents(images, geometry, unreadable)
+
+
+def _packed(source: Source, fingerprint: str, contents: Contents, max_unreadable: float, note: str) -> PackedImages:
+    count = len(source)
+    readable = np.ones(count, dtype=np.bool_)
+    readable[[index for index, _ in contents.unreadable]] = False
+    named = [(source.describe(index), reason) for index, reason in contents.unreadable]
+    if len(named) > max_unreadable * count or not readable.any():
+        listed = "; ".join(f"{name}: {reason}" for name, reason in named[:_SHOWN])
+        more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        raise DataError(
+            f"{len(named)} of the {count} images of {source.name} are unreadable, more than the "
+            f"{max_unreadable:.0%} tolerated: {listed}{more}.",
+            "Mend or remove them.",
+        )
+    rows = _replacement(readable, source.name)
+    return PackedImages(
+        images=contents.images,
+        rows=rows,
+        geometry=contents.geometry[rows],
+        readable=readable,
+        labels=None if source.labels is None else source.labels[rows],
+        class_names=source.class_names,
+        unreadable=named,
+        fingerprint=fingerprint,
+        source=source,
+        origin=np.arange(count, dtype=np.int64),
+        note=note,
+    )
+
+
+def _replacement(readable: NDArray[np.bool_], name: str) -> NDArray[np.int64]:
+    """For each entry itself if it is readable, else the next one that is, wrapping around; int64 [N].
+
+    >>> _replacement(np.array([True, False, False, True, False]), "toy").tolist()
+    [0, 3, 3, 3, 0]
+    """
+    good = np.flatnonzero(readable)
+    if len(good) == 0:
+        raise DataError(f"None of these {len(readable)} images of {name} is readable.", "Mend them or choose others.")
+    return good[np.searchsorted(good, np.arange(len(readable))) % len(good)].astype(np.int64)

@@ -1,0 +1,101 @@
+"""Which device computes, in which precision, and what the machine is: for the run and for its record."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from compressl import __version__
+from compressl.errors import UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        UsageError: the device that was asked for is not there.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"Device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices.",
+            "Use --device auto or cpu; `compressl doctor` says what torch can use.",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("Device mps is not there.", "Use --device auto or cpu.")
+    return device
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return any(
+            getattr(torch.cpu, probe, bool)()
+            for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    return False
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` to ``bf16`` or ``fp32``."""
+    if name == "auto":
+        return "bf16" if has_native_bf16(device) else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bf16 where it is safe; losses leave it again."""
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device, 0 if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """What a result depends on besides its settings: versions, processor, threads."""
+    import numpy
+    import PIL
+
+    return {
+        "compressl": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": device.type,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "world_size": 1,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or sys.platform

@@ -1,0 +1,1 @@
+"""One visible loop, and what keeps it honest: checkpoints, guards, metrics."""

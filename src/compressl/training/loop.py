@@ -1,0 +1,315 @@
+"""The training loop: one function, top to bottom.
+
+    compressl pretrain --method c-simclr --data photos --out runs/photos
+
+Run it again to continue a run that was interrupted: order, augmentation and noise are functions of the step, so the
+result is the same to the bit as if it had never stopped (same software, device type and number of threads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from compressl import pictures
+from compressl.data import Batch, batches
+from compressl.devices import autocast, environment
+from compressl.errors import CompresslError, Interrupted, NumericsError, ResourceError
+from compressl.evaluation import features, knn
+from compressl.files import write_atomically
+from compressl.models import save_encoder
+from compressl.randomness import generator, key, permutation
+from compressl.runs import RunFolder, claim, lock
+from compressl.settings.loading import to_toml
+from compressl.settings.pretrain import PretrainSettings
+from compressl.training import checkpoint, guards
+from compressl.training.metrics import MetricsWriter
+from compressl.training.progress import TrainingProgress
+from compressl.training.schedules import cosine_with_warmup
+from compressl.training.setup import Training, check_same_run, prepare
+from compressl.training.signals import StopRequest
+from compressl.views import denormalize
+
+ALARM_EVERY = 50  # steps between looks at the spread of the embeddings
+KNN_BANK, KNN_QUERIES = 5000, 1000  # training images of the online kNN, at most
+
+
+def pretrain(
+    settings: PretrainSettings,
+    *,
+    sources: dict[str, str] | None = None,
+    console: Console | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> RunFolder:
+    """Learn an encoder from unlabelled images and leave it in the run folder.
+
+    Args:
+        sources: where each setting that is not a default came from, for config.toml.
+        progress: told how many images of how many are decoded.
+        after_step: called with the number of steps done, when everything about the step is on record.
+
+    Raises:
+        CompresslError: one of its kinds, each with what is wrong and what to do.
+    """
+    console = console or Console(quiet=True)
+    run = claim(settings.run_folder(), overwrite=settings.overwrite)
+    with lock(run.path):
+        began = run.status() is not None
+        try:
+            training = prepare(settings, progress)
+            resumed = checkpoint.load_newest(run.checkpoints)
+            if resumed is not None:
+                check_same_run(settings, training.packed.fingerprint, resumed.state, run.path)
+            run.set_status("running")
+            began = True
+            record = environment(training.device, training.precision)
+            if resumed is None:
+                write_atomically(run.config, to_toml(settings, sources))
+                write_atomically(run.environment, json.dumps(record, indent=2))
+            _announce(training, resumed, record, run, console)
+            _train(training, resumed, run, console, after_step)
+            save_encoder(training.method.encoder, training.card, run.path)
+            run.set_status("finished")
+        except Interrupted:
+            run.set_status("interrupted")
+            raise
+        except CompresslError as error:
+            _record_failure(run, str(error), began)
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            _record_failure(run, "out of memory", began)
+            raise ResourceError(
+                f"Out of memory with --batch-size {settings.batch_size}.",
+                f"Try --batch-size {max(2, settings.batch_size // 2)}, a smaller --encoder.width or --views.size.",
+            ) from error
+    return run
+
+
+def _train(
+    training: Training,
+    resumed: checkpoint.Loaded | None,
+    run: RunFolder,
+    console: Console,
+    after_step: Callable[[int], None],
+) -> None:
+    settings, device, method, optimizer = training.settings, training.device, training.method, training.optimizer
+    guard, alarm, step, knn_score = guards.NonFiniteGuard(), guards.CollapseAlarm(), 0, None
+    if resumed is not None:
+        state = resumed.state
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        guard = guards.NonFiniteGuard(**state["guard"])
+        alarm = guards.CollapseAlarm(in_a_row=state["alarm"]["in_a_row"], raised=bool(state["alarm"]["raised"]))
+        step = state["step"]
+    total = training.total_steps
+    save_every = settings.save_every_steps or settings.save_every * training.steps_per_epoch
+    # the running statistics of the norms: a step that is skipped must leave them as they were
+    buffers = [b for b in method.buffers() if b.is_floating_point()]
+    metrics = MetricsWriter(run, resume_step=step, tensorboard=settings.tensorboard)
+    loader = batches(
+        training.packed,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start_step=step,
+        total_steps=total,
+        device=device,
+        resident=training.images_on_device(),
+    )
+    label = settings.method.name
+    bar = TrainingProgress(console, total, step, settings.epochs, label)
+    method.train()
+    clock, waited, images = time.perf_counter(), loader.waited, 0
+    try:
+        with StopRequest() as stop, bar:
+            for batch in loader:
+                lr = cosine_with_warmup(step, total, training.warmup, training.peak_lr)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                torch.manual_seed(key("step", settings.seed, step))  # for layers that draw, such as dropout
+                views = training.views(batch.images, batch.geometry, batch.indices, batch.epoch)
+                if step == 0:
+                    write_atomically(run.path / "views.png", _picture_of_views(training, batch, views))
+                if settings.channels_last:
+                    views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+                kept = torch._foreach_add(buffers, 0.0)
+
+                loss, terms = _forward_backward(training, views, step)
+                norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
+                problem = guard.check(
+                    bool(torch.isfinite(loss + norm)),
+                    step=step,
+                    folder=run.path,
+                    images=lambda batch=batch: [training.packed.name(int(i)) for i in batch.indices],  # type: ignore[misc]
+                    terms={name: float(value) for name, value in terms.items()},
+                )
+                if problem is None:
+                    if settings.optimizer.clip is not None:
+                        torch.nn.utils.clip_grads_with_norm_(method.parameters(), settings.optimizer.clip, norm)
+                    optimizer.step()
+                    method.after_step(step / total)
+                else:
+                    torch._foreach_copy_(buffers, kept)
+                    metrics.write({"step": step + 1, "epoch": batch.epoch, "event": problem})
+                    bar.note(problem)
+                optimizer.zero_grad()
+                step += 1
+                images += len(batch.indices)
+
+                line: dict[str, Any] = {"step": step, "epoch": batch.epoch}
+                ends_epoch = step % training.steps_per_epoch == 0
+                if step % settings.log_every == 0 or step == total:
+                    values = {name: float(value) for name, value in terms.items()}
+                    line |= {"loss": float(loss), **values, "lr": lr, "gradient_norm": float(norm)}
+                    seconds = time.perf_counter() - clock
+                    rate, waiting = images / seconds, (loader.waited - waited) / seconds
+                    line["time"] = {"images_per_second": round(rate, 1), "waiting": round(waiting, 4)}
+                    bar.show(step, batch.epoch, float(loss), values, rate, waiting)
+                    clock, waited, images = time.perf_counter(), loader.waited, 0
+                if step % ALARM_EVERY == 0:
+                    now = guards.spread(_embed(training, views[0]))
+                    line |= guards.as_dict(now)
+                    if message := alarm.check(now, step):
+                        line["event"] = message
+                        bar.note(f"[bold red]{message}[/]")
+                        if settings.on_collapse == "stop":
+                            metrics.write(line)
+                            raise NumericsError(message)
+                if ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0 or step == total:
+                    before = time.perf_counter()
+                    knn_score = online_knn(training)
+                    clock += time.perf_counter() - before  # the rate is that of the training alone
+                    if knn_score is not None:
+                        line["knn"] = bar.knn = knn_score
+                if len(line) > 2:
+                    metrics.write(line)
+                bar.advance(step)
+                if step % save_every == 0 or step == total or stop.name:
+                    metrics.sync()
+                    checkpoint.save(run.checkpoints, step, _state(training, guard, alarm), settings.keep)
+                after_step(step)
+                if stop.name and step < total:
+                    raise Interrupted(
+                        f"{stop.name}: stopped after step {step} of {total}, which is saved in {run.checkpoints}.",
+                        "Run the same command again to continue.",
+                    )
+    finally:
+        loader.close()
+        metrics.close()
+
+
+def _forward_backward(training: Training, views: list[Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss, terms and gradients of a step, in as many passes as were asked for."""
+    noise = generator("noise", training.settings.seed, step, device=training.device)
+    passes = training.settings.accumulate
+    total, means = torch.zeros((), device=training.device), {}
+    for part in zip(*(view.chunk(passes) for view in views), strict=True):
+        with autocast(training.device, training.precision):
+            loss, terms = training.method(part, noise)
+        (loss / passes).backward()
+        total += loss.detach() / passes
+        means = {name: means.get(name, 0.0) + value / passes for name, value in terms.items()}
+    return total, means
+
+
+@torch.no_grad()
+def _embed(training: Training, view: Tensor) -> Tensor:
+    """Embeddings of up to 256 images in evaluation mode."""
+    training.method.eval()
+    with autocast(training.device, training.precision):
+        embeddings = training.method.embed(view[:256]).float()
+    training.method.train()
+    return embeddings
+
+
+def online_knn(training: Training) -> float | None:
+    """kNN accuracy of the encoder between training images, or None without labels: a sign of life, not a result."""
+    packed, settings = training.packed, training.settings
+    if packed.labels is None or not settings.knn_every:
+        return None
+    order = permutation(len(packed), settings.seed, epoch=-2).numpy()
+    order = order[packed.readable[order]]
+    count = min(KNN_QUERIES, len(order) // 10)
+    if count == 0:
+        return None
+    queries, bank = (
+        features.extract(
+            training.method.encoder,
+            packed,
+            chosen,
+            size=training.card.size,
+            mean=training.card.mean,
+            std=training.card.std,
+            device=training.device,
+            precision=training.precision,
+            batch_size=settings.batch_size,
+        )
+        for chosen in (order[:count], order[count : count + KNN_BANK])
+    )
+    labels = torch.from_numpy(packed.labels).to(training.device)
+    expected = labels[torch.from_numpy(order[:count])]
+    known = labels[torch.from_numpy(order[count : count + KNN_BANK])]
+    predicted = knn.knn_predict(bank, known, queries, int(labels.max()) + 1)
+    return float((predicted == expected).float().mean())
+
+
+def _state(training: Training, guard: guards.NonFiniteGuard, alarm: guards.CollapseAlarm) -> dict[str, Any]:
+    return {
+        "method": training.method.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "guard": guard.state(),
+        "alarm": alarm.state(),
+        "config": to_toml(training.settings),
+        "fingerprint": training.packed.fingerprint,
+        "environment": environment(training.device, training.precision),
+    }
+
+
+def _announce(
+    training: Training, resumed: checkpoint.Loaded | None, record: dict[str, Any], run: RunFolder, console: Console
+) -> None:
+    settings = training.settings
+    for note in training.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(
+        f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at {training.card.size} px · "
+        f"{settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
+        f"{record['threads']} threads · {run.path}",
+        highlight=False,
+        markup=False,
+    )
+    if resumed is None:
+        return
+    for name, reason in resumed.skipped.items():
+        console.print(f"Checkpoint {name} is damaged and was passed over: {reason}.", highlight=False, markup=False)
+    step = resumed.state["step"]
+    then = resumed.state["environment"]
+    differing = [f"{n} {then.get(n)} -> {record.get(n)}" for n in record if then.get(n) != record.get(n)]
+    exact = f"not bit-exact, as these changed: {', '.join(differing)}" if differing else "to the bit"
+    console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
+
+
+def _picture_of_views(training: Training, batch: Batch, views: list[Tensor]) -> bytes:
+    rows = []
+    for i in range(min(8, len(batch.indices))):
+        original = pictures.from_store(batch.images[i].cpu().numpy(), batch.geometry[i].cpu().numpy())
+        shown = [
+            pictures.from_tensor(denormalize(view[i], recipe.mean, recipe.std))
+            for view, recipe in zip(views, training.views.recipes, strict=True)
+        ]
+        rows.append([original, *shown])
+    return pictures.sheet(rows)
+
+
+def _record_failure(run: RunFolder, reason: str, began: bool) -> None:
+    """Into run.json; a run that never began leaves nothing."""
+    with contextlib.suppress(ResourceError):  # a full disk must not hide what went wrong first
+        if began:
+            run.set_status("failed", reason=reason)

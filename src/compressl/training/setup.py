@@ -1,0 +1,188 @@
+"""From settings to everything the loop needs, in the order in which things can fail cheaply."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressl.data import PackedImages, default_cache, open_source, pack, suggest_view_size
+from compressl.devices import autocast, free_memory, resolve_device, resolve_precision
+from compressl.errors import CheckpointError, DataError
+from compressl.methods import Method, create_method
+from compressl.models import EncoderCard, create_encoder
+from compressl.randomness import permutation
+from compressl.settings.loading import to_toml
+from compressl.settings.pretrain import PretrainSettings
+from compressl.training.optimizers import create_optimizer
+from compressl.training.schedules import warmup_steps
+from compressl.views import Views
+
+# settings that change neither the weights nor the metrics: a run may be resumed with others
+NEUTRAL = (
+    "recipe", "config", "out", "log_every", "save_every", "save_every_steps", "keep", "overwrite", "allow_data_change",
+    "tensorboard", "on_collapse", "data.cache", "data.device", "data.max_unreadable",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that a training is made of."""
+
+    settings: PretrainSettings
+    device: torch.device
+    precision: str
+    packed: PackedImages
+    views: Views
+    method: Method
+    card: EncoderCard
+    optimizer: torch.optim.Optimizer
+    steps_per_epoch: int
+    notes: tuple[str, ...]
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.settings.epochs
+
+    @property
+    def warmup(self) -> int:
+        return warmup_steps(self.settings.optimizer.warmup_epochs, self.steps_per_epoch, self.total_steps)
+
+    @property
+    def peak_lr(self) -> float:
+        """Linear scaling (Goyal et al. 2017): the rate is given per 256 images."""
+        return self.settings.optimizer.lr * self.settings.batch_size / 256
+
+    def images_on_device(self) -> bool:
+        """Whether all images are kept in the device's memory."""
+        choice = self.settings.data.device
+        if choice != "auto":
+            return choice == "yes"
+        return self.packed.images.nbytes < free_memory(self.device) / 4
+
+
+def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | None = None) -> Training:
+    """Images, views, networks and optimizer of a training.
+
+    Args:
+        progress: told how many images of how many are decoded.
+
+    Raises:
+        UsageError, DataError, ResourceError: what cannot be had, and what to do.
+    """
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    source = open_source(settings.data.path)
+    size = settings.views.size or suggest_view_size(source)
+    recipes = settings.views.resolve(size)
+    # built before the images are decoded: a wrong encoder should not cost an hour of decoding
+    encoder = create_encoder(settings.encoder, recipes[0].size, settings.seed)
+    features = count_features(encoder, recipes[0].size)
+    packed = pack(
+        source,
+        view_size=size,
+        cache=settings.data.cache or default_cache(),
+        progress=progress,
+        max_unreadable=settings.data.max_unreadable,
+    )
+    if settings.data.limit is not None and settings.data.limit < len(packed):
+        chosen = permutation(len(packed), settings.seed, epoch=-1)[: settings.data.limit]
+        packed = packed.subset(chosen.sort().values.numpy())
+    if len(packed) < settings.batch_size:
+        raise DataError(
+            f"{settings.data.path} holds {len(packed)} images, fewer than one batch of {settings.batch_size}.",
+            f"Give --batch-size {max(2, len(packed) // 2)} or less, or more images.",
+        )
+    method = create_method(settings.method, encoder, features, settings.seed).to(device)
+    if settings.channels_last:
+        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    notes = [note for note in (source.note, packed.note) if note]
+    if packed.unreadable:
+        listing = "; ".join(f"{name} ({reason})" for name, reason in packed.unreadable[:3])
+        more = f" and {len(packed.unreadable) - 3} more" if len(packed.unreadable) > 3 else ""
+        notes.append(f"{len(packed.unreadable)} unreadable images are replaced by their neighbours: {listing}{more}.")
+    if settings.compile and (problem := try_compile(method, recipes[0].size, device, precision)):
+        notes.append(f"torch.compile is off: {problem}")
+    return Training(
+        settings=settings,
+        device=device,
+        precision=precision,
+        packed=packed,
+        views=Views(recipes, settings.seed),
+        method=method,
+        card=EncoderCard(
+            name=settings.encoder.name,
+            width=settings.encoder.width,
+            small_stem=settings.encoder.small_stem(recipes[0].size),
+            num_features=features,
+            size=recipes[0].size,
+            mean=recipes[0].mean,
+            std=recipes[0].std,
+            seed=settings.seed,
+        ),
+        optimizer=create_optimizer(settings.optimizer, method),
+        steps_per_epoch=len(packed) // settings.batch_size,
+        notes=tuple(notes),
+    )
+
+
+@torch.no_grad()
+def count_features(encoder: nn.Module, size: int) -> int:
+    """The width F of the features that an encoder gives for views of this size."""
+    was_training = encoder.training
+    features: Tensor = encoder.eval()(torch.zeros(1, 3, size, size))
+    encoder.train(was_training)
+    return features.shape[1]
+
+
+def try_compile(method: Method, size: int, device: torch.device, precision: str) -> str | None:
+    """Compile the encoder in place; None, or why it runs uncompiled. Its weights and statistics are untouched."""
+    before = {name: value.clone() for name, value in method.encoder.state_dict().items()}
+    method.encoder.compile()
+    try:
+        with autocast(device, precision):
+            method.encoder(torch.zeros(8, 3, size, size, device=device)).float().sum().backward()
+        problem = None
+    except Exception as error:  # a compiler can fail in any way, and the run goes on without it
+        method.encoder._compiled_call_impl = None  # type: ignore[assignment]
+        problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+    method.encoder.load_state_dict(before)
+    method.zero_grad(set_to_none=True)
+    return problem
+
+
+def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str, Any], folder: Path) -> None:
+    """Refuse to continue a run with other settings or other images.
+
+    Raises:
+        CheckpointError, DataError: naming what differs.
+    """
+    then, now = _flat(tomllib.loads(state["config"])), _flat(tomllib.loads(to_toml(settings)))
+    differing = [n for n in sorted(then.keys() | now.keys()) if n not in NEUTRAL and then.get(n) != now.get(n)]
+    if differing:
+        listing = ", ".join(f"{n} was {then.get(n)!r} and is {now.get(n)!r}" for n in differing)
+        raise CheckpointError(
+            f"The run in {folder} began with other settings: {listing}.",
+            "Give the same to continue it, another --out for a new run, or --overwrite to replace it.",
+        )
+    if state["fingerprint"] != fingerprint and not settings.allow_data_change:
+        raise DataError(
+            f"The images in {settings.data.path} are not those that the run in {folder} began with.",
+            "Restore them, give --allow-data-change to continue all the same, or another --out for a new run.",
+        )
+
+
+def _flat(table: dict[str, Any], group: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _flat(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
+    return flat
+
+

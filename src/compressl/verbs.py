@@ -1,0 +1,142 @@
+"""What each verb does, with its progress on the terminal; the work itself lies in the rooms below."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from compressl import pictures
+from compressl.data import PackedImages, default_cache, open_splits, pack
+from compressl.devices import resolve_device, resolve_precision
+from compressl.errors import DataError
+from compressl.evaluation.protocol import Evaluation, Labelled
+from compressl.evaluation.protocol import evaluate as measure
+from compressl.files import write_atomically
+from compressl.models import load_encoder
+from compressl.runs import RunFolder
+from compressl.settings.evaluate import EvaluateSettings
+from compressl.settings.pretrain import PretrainSettings
+from compressl.settings.report import ReportSettings
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that is counted; shown only once there is something to count."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, int] = {}
+
+        def advance(done: int, total: int, label: str = what) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(escape(label), total=total or None)
+            bar.update(tasks[label], completed=done, total=total or None)  # type: ignore[arg-type]
+
+        yield advance
+
+
+def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None) -> RunFolder:
+    """Train, and say what to do next."""
+    from compressl.training.loop import pretrain as train
+
+    with counting("decoding images") as progress:
+        run = train(settings, sources=sources, console=console, progress=progress)
+    console.print(f"The encoder is in {run.path}. Next: compressl evaluate {run.path} --data <labelled images>", markup=False)
+    return run
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Evaluate a run, print the table, write evaluation.json and the picture of neighbours."""
+    device = resolve_device(settings.device)
+    encoder, card = load_encoder(settings.run)
+    sources = open_splits(settings.data, settings.test)
+    packed: dict[str, PackedImages] = {}
+    with counting("decoding images") as progress:
+        for role, source in (("training", sources.train), ("test", sources.test)):
+            packed[role] = pack(source, view_size=card.size, cache=settings.cache or default_cache(), progress=progress)
+            for name, reason in packed[role].unreadable:
+                console.print(f"Left out of the {role} images: {name} ({reason}).", markup=False)
+    train = Labelled.of(packed["training"], "training", settings.limit, settings.seed)
+    test = Labelled.of(packed["test"], "test")
+    from dataclasses import replace
+
+    settings = replace(settings, precision=resolve_precision(settings.precision, device))  # type: ignore[arg-type]
+    with counting("features") as progress:
+        result = measure(
+            encoder,
+            card,
+            train,
+            test,
+            settings,
+            device,
+            class_names=packed["training"].class_names,
+            split=sources.description,
+            advance=lambda what, done, total: progress(done, total, what),  # type: ignore[call-arg]
+        )
+    out = settings.out or RunFolder(settings.run).evaluation
+    write_atomically(out, json.dumps(result.record, indent=2))
+    write_atomically(out.with_name("neighbors.png"), neighbor_sheet(result, train, test))
+    print_results({settings.run.name: result.record})
+    console.print(f"Written to {out}. Next: compressl report {settings.run}", markup=False)
+    return result
+
+
+def neighbor_sheet(result: Evaluation, train: Labelled, test: Labelled) -> bytes:
+    """Test images and their nearest training images, framed by whether the class agrees."""
+    rows, frames = [], []
+    for query, found in zip(result.queries, result.neighbors, strict=True):
+        pictures_in_row = [_stored(test, int(query)), *(_stored(train, int(j)) for j in found)]
+        rows.append(pictures_in_row)
+        same = [train.labels[j] == test.labels[query] for j in found]
+        frames.append([None, *(pictures.RIGHT if s else pictures.WRONG for s in same)])
+    return pictures.sheet(rows, frames)
+
+
+def _stored(images: Labelled, position: int) -> pictures.Pixels:
+    pixels, geometry = images.packed.gather(images.indices[position : position + 1])
+    return pictures.from_store(pixels[0], geometry[0])
+
+
+def print_results(records: dict[str, dict]) -> None:  # type: ignore[type-arg]
+    """The figures of one or several evaluations as a table."""
+    first = next(iter(records.values()))
+    data = first["data"]
+    table = Table(
+        title=f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} test images, "
+        f"{len(data['classes'])} classes, chance {data['chance']:.1%}",
+        title_justify="left",
+        box=None,
+        padding=(0, 2),
+    )
+    for column in ("representation", "dimension", "kNN", "linear probe"):
+        table.add_column(column, justify="left" if column == "representation" else "right")
+    for run, record in records.items():
+        for name, result in record["results"].items():
+            if name != "encoder" and record is not first:
+                continue  # the baselines are shown once
+            cells = [
+                f"{result[m]['value']:.1%} [dim]\\[{result[m]['low']:.1%}, {result[m]['high']:.1%}][/]" for m in ("knn", "linear")
+            ]
+            table.add_row(escape(run if name == "encoder" else name), str(result["dimension"]), *cells)
+    console.print(table)
+
+
+def report(settings: ReportSettings) -> Path:
+    """Write the page."""
+    from compressl.report import write_report
+
+    missing = [str(path) for path in settings.runs if RunFolder(path).status() is None]
+    if missing:
+        raise DataError(f"{', '.join(missing)} holds no run.", "Give folders that `compressl pretrain` wrote.")
+    out = settings.out or (settings.runs[0] if len(settings.runs) == 1 else settings.runs[0].parent) / "report.html"
+    write_report([RunFolder(path) for path in settings.runs], out)
+    console.print(f"Written to {out}", markup=False)
+    return out

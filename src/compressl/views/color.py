@@ -1,0 +1,161 @@
+"""Color operators on batches, a factor of its own for each image.
+
+Images are float [N, 3, H, W] in [0, 1] and stay there. The operators are those that torchvision defines for float
+images; every one returns a new tensor unless told ``inplace``.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `factors`, as torchvision counts them
+ORDERS = tuple(permutations(range(4)))
+"""The 24 orders of the four operators; ``order`` indexes it."""
+IDENTITY = (1.0, 1.0, 1.0, 0.0)
+"""Factors that change nothing."""
+
+_BLENDS = torch.tensor([[operator for operator in order if operator != HUE] for order in ORDERS])
+_BLENDS_BEFORE_HUE = torch.tensor([order.index(HUE) for order in ORDERS])
+_NO_HUE, _NOTHING = 4, 5
+
+
+def luma(images: Tensor) -> Tensor:
+    """Grey values 0.2989 R + 0.587 G + 0.114 B, [N, 1, H, W].
+
+    >>> luma(torch.ones(1, 3, 1, 1)).item()
+    0.9999000430107117
+    """
+    gray = images[:, 0:1] * 0.2989
+    return gray.add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:3], alpha=0.114)
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Every channel the grey value, [N, 3, H, W] (torchvision's ``rgb_to_grayscale`` with three channels)."""
+    return luma(images).expand_as(images).contiguous()
+
+
+def solarize(images: Tensor) -> Tensor:
+    """Values at or above one half inverted (Grill et al. 2020, appendix B).
+
+    >>> solarize(torch.tensor([0.25, 0.5, 1.0])).tolist()
+    [0.25, 0.5, 0.0]
+    """
+    return torch.minimum(images, 1 - images)
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """``factor * x``, clamped; ``factor`` [N], at least 0."""
+    return _blend_(images.clone(), torch.full((len(images),), BRIGHTNESS), factor)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean grey value of the image, clamped; ``factor`` [N], at least 0, and 1 changes nothing."""
+    return _blend_(images.clone(), torch.full((len(images),), CONTRAST), factor)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the grey image, clamped; ``factor`` [N], at least 0, and 1 changes nothing."""
+    return _blend_(images.clone(), torch.full((len(images),), SATURATION), factor)
+
+
+def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of HSV by ``shift`` [N] in [-0.5, 0.5] of a full turn.
+
+    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    >>> adjust_hue(red, torch.tensor([1 / 3])).flatten().round().tolist()
+    [0.0, 1.0, 0.0]
+    """
+    return _turn_hue_(images.clone(), shift)
+
+
+def color_jitter(images: Tensor, factors: Tensor, order: Tensor, inplace: bool = False) -> Tensor:
+    """Brightness, contrast, saturation and hue, in an order of its own for each image (Chen et al. 2020, appendix A).
+
+    An image whose factors are all :data:`IDENTITY` is left alone. Fastest when images come in order of their
+    :func:`jitter_group`; ``factors`` and ``order`` on the CPU spare a GPU all waiting.
+
+    Args:
+        images: float32 [N, 3, H, W] in [0, 1].
+        factors: float32 [N, 4], of brightness, contrast and saturation (at least 0) and the hue's shift in [-0.5, 0.5].
+        order: int64 [N], index of :data:`ORDERS`.
+        inplace: overwrite ``images``.
+
+    >>> images = torch.full((1, 3, 2, 2), 0.4)
+    >>> color_jitter(images, torch.tensor([[2.0, 1.0, 1.0, 0.0]]), torch.tensor([0]))[0, 0, 0, 0].item()
+    0.800000011920929
+    """
+    group = jitter_group(factors, order).cpu()
+    if bool((group[1:] < group[:-1]).any()):
+        rows = group.argsort(stable=True)
+        there = rows.to(images.device)
+        mixed = _jitter_(images.index_select(0, there), group[rows], factors[rows], order[rows])
+        return (images if inplace else torch.empty_like(images)).index_copy_(0, there, mixed)
+    return _jitter_(images if inplace else images.clone(), group, factors, order)
+
+
+def jitter_group(factors: Tensor, order: Tensor) -> Tensor:
+    """Images of one group need the same work, int64 [N]: 0 to 3 blends come before the hue; 4: no hue; 5: nothing."""
+    blends_before_hue = _BLENDS_BEFORE_HUE.to(order.device)[order]
+    group = torch.where(factors[:, HUE] == 0, _NO_HUE, blends_before_hue)
+    return torch.where((factors == factors.new_tensor(IDENTITY)).all(1), _NOTHING, group)
+
+
+def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """:func:`color_jitter` in place, of images in order of their group.
+
+    Brightness, contrast and saturation are blends that one pass can do for images that want different ones; hue
+    comes in between, for the run of images whose turn it is. So no image is moved, and none waits for all 24 orders.
+    """
+    counts = group.bincount(minlength=_NOTHING + 1).tolist()
+    active = sum(counts[:_NOTHING])
+    if active == 0:
+        return x
+    blends = _BLENDS.to(order.device)[order[:active]]  # [active, 3]
+    factor = factors[:active].gather(1, blends).to(x.device)
+    shift = factors[:active, HUE].to(x.device)
+    blends = blends.to(x.device)
+    first = 0
+    for step in range(4):
+        last = first + counts[step]
+        if last > first:
+            _turn_hue_(x[first:last], shift[first:last])
+        if step < 3:
+            _blend_(x[:active], blends[:, step], factor[:, step])
+        first = last
+    return x
+
+
+def _blend_(x: Tensor, operator: Tensor, factor: Tensor) -> Tensor:
+    """``clamp(factor * x + (1 - factor) * base)``; the base is 0, the mean grey value or the grey image."""
+    operator, factor = (t.to(x.device).view(-1, 1, 1, 1) for t in (operator, factor))
+    gray = luma(x)
+    rest = 1 - factor
+    of_mean = torch.where(operator == CONTRAST, rest * gray.mean((1, 2, 3), keepdim=True), 0.0)
+    base = gray.mul_(torch.where(operator == SATURATION, rest, 0.0)).add_(of_mean)
+    return torch.addcmul(base, x, factor, out=x).clamp_(0, 1)
+
+
+def _turn_hue_(x: Tensor, shift: Tensor) -> Tensor:
+    """Hue turned with value and chroma kept, without a case for each channel that can be the largest.
+
+    In sextants, the hue is 1 + (G' + B' - R') with primes for (x - min) / chroma, and its sign that of G - B; a channel
+    is min + chroma * trapezoid(hue), the trapezoid clamp(|hue - 3| - 1, 0, 1) for red and clamp(2 - |hue - c|, 0, 1)
+    for green (c = 2) and blue (c = 4).
+    """
+    red, green, blue = x.unbind(1)  # [n, H, W] each
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2)  # exactly 0 for grey
+    trapezoid = chroma.clamp_min(1e-12)
+    hue.div_(trapezoid).copysign_(torch.sub(green, blue, out=trapezoid))
+    hue.add_(shift.to(x.device).view(-1, 1, 1), alpha=6)
+    hue.sub_(torch.mul(hue, 1 / 6, out=trapezoid).floor_(), alpha=6)  # in [0, 6]: cheaper than remainder
+    rising, falling = low.sub_(chroma), high.add_(chroma)
+    for channel, base, sign, center in ((red, rising, 1, 3), (green, falling, -1, 2), (blue, falling, -1, 4)):
+        torch.sub(hue, center, out=trapezoid).abs_().clamp_(1, 2)
+        torch.addcmul(base, chroma, trapezoid, value=sign, out=channel)
+    return x.clamp_(0, 1)  # rounding
