@@ -69,9 +69,9 @@ def demo(argv: Sequence[str]) -> None:
     from compressl.settings.loading import load_flags
 
     settings = load_flags(DemoSettings, argv, "compressl demo")
-    from compressl import verbs
+    from compressl import demo as demonstration
 
-    verbs.demo(settings)
+    demonstration.run(settings)
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -42,8 +42,7 @@ def has_native_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         return any(
-            getattr(torch.cpu, probe, bool)()
-            for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+            getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         )
     return False
 
@@ -81,7 +80,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     return {
         "compressl": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string: it travels in checkpoints
         "numpy": numpy.__version__,
         "pillow": PIL.__version__,
         "platform": f"{platform.system()} {platform.machine()}",

@@ -47,7 +47,9 @@ def examine(console: Console | None = None) -> bool:
 
 def python_version() -> Finding:
     good = sys.version_info >= (3, 11)
-    return Finding("good" if good else "bad", f"Python {platform.python_version()}", "" if good else "Use Python 3.11 or newer.")
+    return Finding(
+        "good" if good else "bad", f"Python {platform.python_version()}", "" if good else "Use Python 3.11 or newer."
+    )
 
 
 def torch_version() -> Finding:
@@ -74,7 +76,9 @@ def device() -> Finding:
     words = f"device {name}, bf16 {'native' if fast else 'emulated: --precision auto uses fp32'}"
     if found.type == "cpu" and shutil.which("nvidia-smi"):
         return Finding(
-            "bad", f"{words}; this machine has nvidia-smi, but torch sees no GPU", "Install a CUDA build of torch, or update the driver."
+            "bad",
+            f"{words}; this machine has nvidia-smi, but torch sees no GPU",
+            "Install a CUDA build of torch, or update the driver.",
         )
     return Finding("good" if found.type != "cpu" or fast else "note", words)
 
@@ -105,10 +109,15 @@ def torchvision() -> Finding:
         return Finding(
             "note",
             f"torchvision does not import by itself ({plain}): its compiled part is for a CUDA torch, and this torch is for "
-            "the CPU. compressl declares the missing operators before it imports timm, so timm/<name> encoders work.",
-            "Nothing to do here. In scripts of your own, import compressl.models first, or install matching builds of both.",
+            "the CPU. compressl declares the missing operators before it imports timm: timm/<name> encoders work.",
+            "Nothing to do here. In scripts of your own, call define_torchvision_operators from "
+            "compressl.models.encoders first, or install matching builds of both.",
         )
-    return Finding("bad", f"torchvision does not import: {healed}", "pip install --force-reinstall the torchvision that matches torch.")
+    return Finding(
+        "bad",
+        f"torchvision does not import: {healed}",
+        "pip install --force-reinstall the torchvision that matches torch.",
+    )
 
 
 def timm() -> Finding:
@@ -157,7 +166,9 @@ def memory() -> Finding:
     free = free_memory(torch.device("cpu")) / 1e9
     if free == 0:
         return Finding("note", "free memory is unknown on this system")
-    return Finding("good" if free > 2 else "bad", f"{free:.0f} GB of memory free", "" if free > 2 else "Close other programs.")
+    return Finding(
+        "good" if free > 2 else "bad", f"{free:.0f} GB of memory free", "" if free > 2 else "Close other programs."
+    )
 
 
 def shared_data() -> Finding:
@@ -165,7 +176,9 @@ def shared_data() -> Finding:
     if not place:
         return Finding("note", "COMPRESSL_DATA is not set: cifar10 and cifar100 come through the `hub` extra")
     good = Path(place).is_dir()
-    return Finding("good" if good else "bad", f"COMPRESSL_DATA is {place}", "" if good else "It is no folder; correct or unset it.")
+    return Finding(
+        "good" if good else "bad", f"COMPRESSL_DATA is {place}", "" if good else "It is no folder; correct or unset it."
+    )
 
 
 def _imports(code: str) -> str | None:

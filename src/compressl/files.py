@@ -45,5 +45,9 @@ def storage_error(error: OSError, path: Path, size: int) -> ResourceError:
     """The sentence for a write that failed."""
     need = f"{size / 1e6:,.1f} MB"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"The disk is full: {path} needs {need}.", "Free some space and run the same command again.")
-    return ResourceError(f"{path} cannot be written: {error.strerror or error}.", "Check the folder and its permissions.")
+        return ResourceError(
+            f"The disk is full: {path} needs {need}.", "Free some space and run the same command again."
+        )
+    return ResourceError(
+        f"{path} cannot be written: {error.strerror or error}.", "Check the folder and its permissions."
+    )

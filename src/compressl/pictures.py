@@ -20,7 +20,9 @@ RIGHT, WRONG = (38, 139, 90), (204, 72, 60)
 Pixels = NDArray[np.uint8]
 
 
-def sheet(rows: Sequence[Sequence[Pixels]], frames: Sequence[Sequence[tuple[int, int, int] | None]] | None = None) -> bytes:
+def sheet(
+    rows: Sequence[Sequence[Pixels]], frames: Sequence[Sequence[tuple[int, int, int] | None]] | None = None
+) -> bytes:
     """Rows of images uint8 [H, W, 3] of any size as one PNG; the first column stands apart.
 
     Args:

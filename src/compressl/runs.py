@@ -101,7 +101,15 @@ def claim(path: Path, *, overwrite: bool) -> RunFolder:
 
 def _empty(path: Path) -> None:
     """Remove what a run wrote, and nothing else."""
-    ours = ("config.toml", "environment.json", "run.json", "metrics.jsonl", "encoder.*", "evaluation.json", "report.html")
+    ours = (
+        "config.toml",
+        "environment.json",
+        "run.json",
+        "metrics.jsonl",
+        "encoder.*",
+        "evaluation.json",
+        "report.html",
+    )
     for pattern in (*ours, "views.png", "nonfinite-*.json", "events.out.tfevents.*", "neighbors.png"):
         for file in path.glob(pattern):
             file.unlink(missing_ok=True)

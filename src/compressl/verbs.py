@@ -31,7 +31,12 @@ console = Console(highlight=False)
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for work that is counted; shown only once there is something to count."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, int] = {}
 
@@ -43,18 +48,20 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None) -> RunFolder:
-    """Train, and say what to do next."""
+def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None, *, hint: bool = True) -> RunFolder:
+    """Train, and say what to do next unless ``hint`` is off."""
     from compressl.training.loop import pretrain as train
 
     with counting("decoding images") as progress:
         run = train(settings, sources=sources, console=console, progress=progress)
-    console.print(f"The encoder is in {run.path}. Next: compressl evaluate {run.path} --data <labelled images>", markup=False)
+    if hint:
+        console.print(f"The encoder is in {run.path}.", markup=False)
+        console.print(f"Next: compressl evaluate {run.path} --data <labelled images>", markup=False)
     return run
 
 
-def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Evaluate a run, print the table, write evaluation.json and the picture of neighbours."""
+def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
+    """Evaluate a run, write evaluation.json and the picture of neighbours, print the table unless ``quiet``."""
     device = resolve_device(settings.device)
     encoder, card = load_encoder(settings.run)
     sources = open_splits(settings.data, settings.test)
@@ -78,12 +85,14 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
             settings,
             device,
             class_names=packed["training"].class_names,
-            split=sources.description,
+            split=sources.split_description,
             advance=lambda what, done, total: progress(done, total, what),  # type: ignore[call-arg]
         )
     out = settings.out or RunFolder(settings.run).evaluation
     write_atomically(out, json.dumps(result.record, indent=2))
     write_atomically(out.with_name("neighbors.png"), neighbor_sheet(result, train, test))
+    if quiet:
+        return result
     print_results({settings.run.name: result.record})
     console.print(f"Written to {out}. Next: compressl report {settings.run}", markup=False)
     return result
@@ -123,7 +132,8 @@ def print_results(records: dict[str, dict]) -> None:  # type: ignore[type-arg]
             if name != "encoder" and record is not first:
                 continue  # the baselines are shown once
             cells = [
-                f"{result[m]['value']:.1%} [dim]\\[{result[m]['low']:.1%}, {result[m]['high']:.1%}][/]" for m in ("knn", "linear")
+                f"{result[m]['value']:.1%} [dim]\\[{result[m]['low']:.1%}, {result[m]['high']:.1%}][/]"
+                for m in ("knn", "linear")
             ]
             table.add_row(escape(run if name == "encoder" else name), str(result["dimension"]), *cells)
     console.print(table)

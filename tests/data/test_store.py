@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressl.data import ArraySource, FolderSource, default_cache, pack
+from compressl.data import ArraySource, FolderSource, default_cache, pack, suggest_view_size
 from compressl.data import store as store_module
 from compressl.errors import DataError, ResourceError
 
@@ -70,6 +70,10 @@ class TestSize:
         images = np.random.default_rng(0).integers(0, 256, (2, 96, 90, 3), dtype=np.uint8)
         packed = pack(ArraySource(images), view_size=96, cache=None)
         np.testing.assert_array_equal(packed.images, images)
+
+    @pytest.mark.parametrize(("side", "view"), [(8, 16), (32, 32), (64, 64), (96, 96), (160, 96), (192, 224)])
+    def test_the_view_size_follows_the_shorter_side(self, side: int, view: int) -> None:
+        assert suggest_view_size(ArraySource(np.zeros((3, side + 40, side), np.uint8))) == view
 
 
 class TestOnDisk:

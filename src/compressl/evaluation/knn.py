@@ -22,7 +22,7 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     bank = F.normalize(bank.float(), dim=1)
     cosines, rows = [], []
-    for chunk in queries.split(CHUNK):
+    for chunk in torch.split(queries, CHUNK):
         best = (F.normalize(chunk.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         cosines.append(best.values)
         rows.append(best.indices)

@@ -31,7 +31,9 @@ class LinearProbe:
         return self.logits(features).argmax(1)
 
 
-def fit(features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: LinearProbe | None = None) -> LinearProbe:
+def fit(
+    features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: LinearProbe | None = None
+) -> LinearProbe:
     """Minimise mean cross-entropy + weight_decay / 2 ||W||^2 by L-BFGS; the bias is not penalised.
 
     Args:
@@ -46,7 +48,12 @@ def fit(features: Tensor, labels: Tensor, classes: int, weight_decay: float, sta
     bias = start.bias.clone() if start else x.new_zeros(classes)
     weight.requires_grad_(), bias.requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=300, history_size=20, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=300,
+        history_size=20,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -60,7 +67,9 @@ def fit(features: Tensor, labels: Tensor, classes: int, weight_decay: float, sta
     return LinearProbe(mean, std, weight.detach(), bias.detach(), weight_decay)
 
 
-def fit_best(features: Tensor, labels: Tensor, classes: int, weight_decays: Sequence[float], seed: int = 0) -> LinearProbe:
+def fit_best(
+    features: Tensor, labels: Tensor, classes: int, weight_decays: Sequence[float], seed: int = 0
+) -> LinearProbe:
     """The probe with the weight decay that does best on a held-out fifth of these images, fitted again on all.
 
     Args:

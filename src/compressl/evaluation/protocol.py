@@ -236,5 +236,3 @@ def pack_bits(correct: Correct) -> str:
 def unpack_bits(text: str, count: int) -> Correct:
     """The reverse of :func:`pack_bits`."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
-
-

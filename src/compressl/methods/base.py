@@ -15,7 +15,8 @@ class Method(nn.Module, ABC):
     Attributes:
         encoder: what is kept after training; maps images [N, 3, H, W] to features [N, F].
 
-    The loop calls ``forward``, back-propagates, steps the optimizer and calls ``after_step``. Nothing else.
+    At every step the loop calls ``before_step``, ``forward``, back-propagates, steps the optimizer and calls
+    ``after_step``. It knows nothing else.
     """
 
     encoder: nn.Module
@@ -35,5 +36,8 @@ class Method(nn.Module, ABC):
     def embed(self, view: Tensor) -> Tensor:
         """What the objective compares, [N, D]: where a collapse shows first."""
 
+    def before_step(self, progress: float) -> None:
+        """Called before each step with the share of the training that lies behind: the place for schedules."""
+
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step; ``progress`` is the share of the training that lay before the step."""
+        """Called after each optimizer step, with the same share: the place for slow copies."""

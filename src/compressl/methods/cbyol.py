@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compressl.distributed import gather
 from compressl.methods.base import Method
+from compressl.methods.schedules import rising
 from compressl.models import ema
 from compressl.models.heads import linear, mlp
 from compressl.objectives import CBYOLLoss, VonMisesFisher
@@ -55,6 +56,10 @@ class CBYOL(Method):
         with torch.autocast(mean.device.type, enabled=False):
             mu = F.normalize(mean.float() if mean.dtype is not torch.float64 else mean, dim=1)
             return self.forward_encoder.sample(mu, generator) if self.training else mu
+
+    def before_step(self, progress: float) -> None:
+        s = self.settings
+        self.objective.beta = rising(progress, s.beta, s.beta_schedule, s.beta_warmup)
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.predictor(self.projection(self.encoder(view)))

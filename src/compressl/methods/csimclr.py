@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressl.distributed import gather
 from compressl.methods.base import Method
+from compressl.methods.schedules import rising
 from compressl.models.heads import mlp
 from compressl.objectives import CSimCLRLoss
 from compressl.settings.methods import CSimCLRSettings
@@ -24,6 +25,7 @@ class CSimCLR(Method):
 
     def __init__(self, settings: CSimCLRSettings, encoder: nn.Module, features: int) -> None:
         super().__init__()
+        self.settings = settings
         self.encoder = encoder  # f
         self.projection = mlp(features, settings.hidden, settings.dim)  # g
         self.objective = CSimCLRLoss(
@@ -36,6 +38,10 @@ class CSimCLR(Method):
         a, b = self.embed(torch.cat(list(views))).chunk(2)  # one pass: batch statistics are over both views
         loss, terms = self.objective(gather(a), gather(b), generator)
         return loss, terms
+
+    def before_step(self, progress: float) -> None:
+        s = self.settings
+        self.objective.beta = rising(progress, s.beta, s.beta_schedule, s.beta_warmup)
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.projection(self.encoder(view))

@@ -99,9 +99,9 @@ def define_torchvision_operators() -> None:
     if "+cpu" not in torch.__version__ or importlib.util.find_spec("torchvision") is None:
         return
     with contextlib.suppress(RuntimeError):  # defined already, by an earlier call or by a torchvision that loads
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         _LIBRARIES.append(library)
 
 

@@ -105,8 +105,8 @@ class ResNet(nn.Module):
         channels = [max(8, round(64 * 2**stage * width / 8) * 8) for stage in range(4)]
         self.num_features = channels[-1] * block.expansion
         self.small_stem = small_stem
-        stem = {"kernel_size": 3, "stride": 1, "padding": 1} if small_stem else {"kernel_size": 7, "stride": 2, "padding": 3}
-        self.conv1 = nn.Conv2d(3, channels[0], bias=False, **stem)
+        kernel, stride = (3, 1) if small_stem else (7, 2)
+        self.conv1 = nn.Conv2d(3, channels[0], kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         inputs = channels[0]
         for stage, (planes, count) in enumerate(zip(channels, blocks, strict=True)):

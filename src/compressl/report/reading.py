@@ -19,7 +19,7 @@ from compressl.runs import RunFolder
 MEASURES = {"linear": "linear probe", "knn": "nearest neighbours"}
 BASELINES = {"random encoder": "a random encoder", "raw pixels": "raw pixels"}
 NATS_PER_BIT = math.log(2)
-SHORT = 12  # letters of a name that still fit at the end of a curve
+SHORT = 16  # letters of a name that still fit at the end of a curve
 
 Series = list[tuple[int, float]]
 

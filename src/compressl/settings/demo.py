@@ -12,10 +12,10 @@ class DemoSettings:
 
     out: Path = Path("runs/demo")
     """Where the runs and report.html go; an earlier demo there is replaced."""
-    epochs: int = 20
-    """Passes over the images."""
+    epochs: int | None = None
+    """Passes over the images. Default: that of the recipes digits/simclr and digits/c-simclr."""
     seed: int = 0
     """Of everything."""
 
     def check(self) -> list[str]:
-        return [] if self.epochs >= 1 else [f"epochs must be at least 1; it is {self.epochs}."]
+        return [] if self.epochs is None or self.epochs >= 1 else [f"epochs must be at least 1; it is {self.epochs}."]

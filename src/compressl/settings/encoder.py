@@ -30,7 +30,9 @@ class EncoderSettings:
         problems = []
         if not self.name.startswith("timm/") and self.name not in RESNETS:
             known = (*RESNETS, "timm/<name>")
-            problems.append(f"encoder {self.name!r} is unknown.{suggestion(self.name, known)} Known: {', '.join(known)}.")
+            problems.append(
+                f"encoder {self.name!r} is unknown.{suggestion(self.name, known)} Known: {', '.join(known)}."
+            )
         if not self.width > 0:
             problems.append(f"encoder.width must be greater than 0; it is {self.width}.")
         if self.pretrained and not self.name.startswith("timm/"):

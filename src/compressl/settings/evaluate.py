@@ -53,7 +53,9 @@ class EvaluateSettings:
         if self.limit is not None and self.limit < 10:
             problems.append(f"limit must be at least 10; it is {self.limit}.")
         if self.resamples < 100:
-            problems.append(f"resamples must be at least 100 for an interval to mean something; it is {self.resamples}.")
+            problems.append(
+                f"resamples must be at least 100 for an interval to mean something; it is {self.resamples}."
+            )
         if self.batch_size < 1:
             problems.append(f"batch_size must be at least 1; it is {self.batch_size}.")
         return problems

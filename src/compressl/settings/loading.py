@@ -36,7 +36,7 @@ class Option:
     positional: bool = False
 
 
-def options(settings: type, group: str = "") -> dict[str, Option]:
+def options(settings: Any, group: str = "") -> dict[str, Option]:
     """Every option of a dataclass, nested ones included, by path."""
     found: dict[str, Option] = {}
     for name, hint in get_type_hints(settings, include_extras=True).items():
@@ -45,7 +45,7 @@ def options(settings: type, group: str = "") -> dict[str, Option]:
         kind, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
         path = f"{group}{name}"
         if dataclasses.is_dataclass(kind):
-            found |= options(kind, f"{path}.")  # type: ignore[arg-type]
+            found |= options(kind, f"{path}.")
             continue
         flag = next((extra.name for extra in extras if getattr(extra, "name", None)), path)
         positional = any(extra is tyro.conf.Positional or "Positional" in repr(extra) for extra in extras)
@@ -109,7 +109,11 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
     method = _flag_value(argv, "method")
     for _, table in tables:
         in_file = table.get("method", {})
-        method = method if _flag_value(argv, "method") else (in_file.get("name") if isinstance(in_file, dict) else None) or method
+        method = (
+            method
+            if _flag_value(argv, "method")
+            else (in_file.get("name") if isinstance(in_file, dict) else None) or method
+        )
     method = method or str(PretrainSettings().method.name)
     if method not in METHODS:
         problems.append(f"method {method!r} is unknown.{suggestion(method, METHODS)} Known: {', '.join(METHODS)}.")
@@ -137,7 +141,7 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
                 problems.append(f"{label}: {path} must be {error}; it is {value!r}.")
     values["method.name"] = own().name
     default = _build(settings, values)
-    parsed = _parse(settings, default, argv, prog, problems)
+    parsed: PretrainSettings = _parse(settings, default, argv, prog, problems)
     for path in _flags_given(argv, known):
         sources[path] = "flag"
     return parsed, sources
@@ -150,18 +154,19 @@ def load_flags(settings: type[T], argv: Sequence[str], prog: str) -> T:
         UsageError: everything that is wrong with them, one line each.
         SystemExit: after ``--help``.
     """
-    return _parse(settings, None, argv, prog, [])
+    parsed: T = _parse(settings, None, argv, prog, [])
+    return parsed
 
 
-def _parse(settings: type[T], default: Any, argv: Sequence[str], prog: str, problems: list[str]) -> T:
+def _parse(settings: Any, default: Any, argv: Sequence[str], prog: str, problems: list[str]) -> Any:
     if not {"-h", "--help"} & set(argv):
         problems += check_flags(argv, options(settings))
     if problems:
         # what is left of the configuration is still checked, so that nothing waits for the second attempt
         problems += [] if default is None else [p for p in default.check() if "--data" not in p]
         raise UsageError("\n".join(dict.fromkeys(problems)), f"See `{prog} --help`.")
-    parsed = tyro.cli(settings, default=default, args=list(argv), prog=prog, description=settings.__doc__)
-    if wrong := parsed.check():  # type: ignore[attr-defined]
+    parsed: Any = tyro.cli(settings, default=default, args=list(argv), prog=prog, description=settings.__doc__)
+    if wrong := parsed.check():
         raise UsageError("\n".join(wrong), f"See `{prog} --help`.")
     return parsed
 

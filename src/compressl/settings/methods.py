@@ -7,7 +7,7 @@ They live beside the methods' code rather than in it because a method's file nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -25,13 +25,28 @@ class MethodSettings:
     """Dimension d of the embedding that the objective sees (the paper: 256)."""
 
     def check(self) -> list[str]:
-        return [f"method.{n} must be at least 2; it is {getattr(self, n)}." for n in ("hidden", "dim") if getattr(self, n) < 2]
+        return [
+            f"method.{n} must be at least 2; it is {getattr(self, n)}."
+            for n in ("hidden", "dim")
+            if getattr(self, n) < 2
+        ]
+
+    def _share(self, *names: str) -> list[str]:
+        return [
+            f"method.{n} lies above 0 and at most at 1; it is {getattr(self, n)}."
+            for n in names
+            if not 0 < getattr(self, n) <= 1
+        ]
 
     def _positive(self, *names: str) -> list[str]:
-        return [f"method.{n} must be greater than 0; it is {getattr(self, n)}." for n in names if not getattr(self, n) > 0]
+        return [
+            f"method.{n} must be greater than 0; it is {getattr(self, n)}." for n in names if not getattr(self, n) > 0
+        ]
 
     def _not_negative(self, *names: str) -> list[str]:
-        return [f"method.{n} must not be negative; it is {getattr(self, n)}." for n in names if not getattr(self, n) >= 0]
+        return [
+            f"method.{n} must not be negative; it is {getattr(self, n)}." for n in names if not getattr(self, n) >= 0
+        ]
 
 
 @dataclass(frozen=True)
@@ -59,15 +74,26 @@ class CSimCLRSettings(MethodSettings):
     """Concentration of the backward encoder b(z|y); 1 / temperature of the contrastive term."""
     beta: float = 1.0
     """Weight of the residual information I(X;Z|Y): how hard to compress."""
+    beta_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """linear: beta rises from 0 over beta_warmup; cosine: over the whole training."""
+    beta_warmup: float = 0.1
+    """Share of the training over which a linear schedule rises (the official code: 10 epochs)."""
     sample: bool = True
     """Draw z ~ e(z|x); otherwise z is the mean direction."""
     analytic: bool = False
     """Residual information in closed form instead of from the sample."""
 
     def check(self) -> list[str]:
-        problems = super().check() + self._positive("kappa_e", "kappa_b") + self._not_negative("beta")
+        problems = (
+            super().check()
+            + self._positive("kappa_e", "kappa_b")
+            + self._not_negative("beta")
+            + self._share("beta_warmup")
+        )
         if self.analytic and not self.sample:
-            problems.append("method.analytic averages over samples that method.sample = false never draws: set one only.")
+            problems.append(
+                "method.analytic averages over samples that method.sample = false never draws: set one only."
+            )
         return problems
 
 
@@ -101,14 +127,22 @@ class CBYOLSettings(BYOLSettings):
     """Concentration of the backward encoder b(z|y)."""
     beta: float = 1.0
     """Weight of the residual information I(X;Z|Y): how hard to compress."""
+    beta_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """linear: beta rises from 0 over beta_warmup; cosine: over the whole training."""
+    beta_warmup: float = 0.1
+    """Share of the training over which a linear schedule rises (the official code: 10 epochs)."""
 
     def check(self) -> list[str]:
-        return super().check() + self._positive("kappa_e", "kappa_b") + self._not_negative("beta")
+        return (
+            super().check()
+            + self._positive("kappa_e", "kappa_b")
+            + self._not_negative("beta")
+            + self._share("beta_warmup")
+        )
 
 
 METHODS: dict[str, type[MethodSettings]] = {
-    settings.__dataclass_fields__["name"].default: settings
-    for settings in (SimCLRSettings, CSimCLRSettings, BYOLSettings, CBYOLSettings)
+    settings().name: settings for settings in (SimCLRSettings, CSimCLRSettings, BYOLSettings, CBYOLSettings)
 }
 
 

@@ -1,5 +1,5 @@
-"""Everything `compressl pretrain` can be told. A recipe or configuration file (TOML) has the same names: top-level keys,
-and one table per group below (``[data]``, ``[method]``, ``[encoder]``, ``[views]``, ``[optimizer]``)."""
+"""Everything `compressl pretrain` can be told. A recipe or configuration file (TOML) has the same names:
+top-level keys, and one table per group below (``[data]``, ``[method]``, ``[encoder]``, ``[views]``, ``[optimizer]``)."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ class PretrainSettings:
             problems.append(f"accumulate must divide batch_size ({self.batch_size}); it is {self.accumulate}.")
         if self.accumulate > 1 and self.method.compares_images:
             problems.append(
-                f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller passes "
-                "would add up to another gradient. Use a smaller batch_size."
+                f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller "
+                "passes would add up to another gradient. Use a smaller batch_size."
             )
         if self.knn_every < 0:
             problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
@@ -162,4 +162,3 @@ class PretrainSettings:
             return self.out.expanduser()
         name = self.data.path.rstrip("/").rsplit("/", 1)[-1].replace(":", "-") or "images"
         return Path("runs") / f"{name}-{self.method.name}"
-

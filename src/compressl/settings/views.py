@@ -8,7 +8,7 @@ from typing import Literal
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-RecipeName = Literal["auto", "small", "byol", "simclr", "crop"]
+RecipeName = Literal["auto", "small", "byol", "simclr", "crop", "symbols"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class ViewRecipe:
             problems.append(f"hue is a share of a turn, between 0 and 0.5; it is {self.hue}.")
         if not 0 < self.blur_min_sigma <= self.blur_max_sigma:
             problems.append(
-                f"0 < blur_min_sigma <= blur_max_sigma must hold; they are {self.blur_min_sigma}, {self.blur_max_sigma}."
+                "0 < blur_min_sigma <= blur_max_sigma must hold; they are "
+                f"{self.blur_min_sigma}, {self.blur_max_sigma}."
             )
         return problems
 
@@ -68,7 +69,8 @@ class ViewsSettings:
 
     recipe: RecipeName = "auto"
     """auto: small up to 64 px, byol above. byol: two asymmetric views (BYOL, appendix B). simclr: two alike (SimCLR,
-    appendix A). small: two alike without blur. crop: crop and flip alone."""
+    appendix A). small: two alike without blur. crop: crop and flip alone. symbols: for writing and drawings, two alike
+    with most of the colour taken away and nothing mirrored."""
     size: int | None = None
     """Side of a view in pixels. Default: that of the images up to 64 px, else 96 or 224, whichever is nearer below."""
     min_scale: float | None = None
@@ -95,9 +97,14 @@ _CROP = ViewRecipe(jitter=0.0, grayscale=0.0)
 _SMALL = ViewRecipe(min_scale=0.2, grayscale=0.1)  # ours for images up to 64 px: blur hides what little there is
 _SIMCLR = ViewRecipe(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
 
+_SYMBOL = ViewRecipe(  # ours: shape is what two views of a symbol should share; colour, polarity and place are not
+    min_scale=0.7, flip=0.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5, grayscale=0.8, solarize=0.3
+)
+
 RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "small": (_SMALL, _SMALL),
     "byol": (ViewRecipe(blur=1.0), ViewRecipe(blur=0.1, solarize=0.2)),
     "simclr": (_SIMCLR, _SIMCLR),
     "crop": (_CROP, _CROP),
+    "symbols": (_SYMBOL, _SYMBOL),
 }

@@ -49,7 +49,7 @@ class NonFiniteGuard:
         message = f"Step {step} was skipped: its loss or gradient is not finite. Its {len(names)} images: {report}."
         if self.in_a_row > self.most_in_a_row or (step >= 100 and self.total > self.most_share * step):
             raise NumericsError(
-                f"{self.total} steps up to {step} had a loss or gradient that is not finite ({self.in_a_row} in a row).",
+                f"{self.total} steps up to {step} were not finite in loss or gradient ({self.in_a_row} in a row).",
                 f"Lower --optimizer.lr, set --optimizer.clip 1 or use --precision fp32; {report} names the images.",
             )
         return message

@@ -141,6 +141,7 @@ def _train(
                     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
                 kept = torch._foreach_add(buffers, 0.0)
 
+                method.before_step(step / total)
                 loss, terms = _forward_backward(training, views, step)
                 norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
                 problem = guard.check(
@@ -182,7 +183,7 @@ def _train(
                         if settings.on_collapse == "stop":
                             metrics.write(line)
                             raise NumericsError(message)
-                if ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0 or step == total:
+                if (ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0) or step == total:
                     before = time.perf_counter()
                     knn_score = online_knn(training)
                     clock += time.perf_counter() - before  # the rate is that of the training alone
@@ -209,13 +210,14 @@ def _forward_backward(training: Training, views: list[Tensor], step: int) -> tup
     """Loss, terms and gradients of a step, in as many passes as were asked for."""
     noise = generator("noise", training.settings.seed, step, device=training.device)
     passes = training.settings.accumulate
-    total, means = torch.zeros((), device=training.device), {}
+    total = torch.zeros((), device=training.device)
+    means: dict[str, Tensor] = {}
     for part in zip(*(view.chunk(passes) for view in views), strict=True):
         with autocast(training.device, training.precision):
             loss, terms = training.method(part, noise)
         (loss / passes).backward()
         total += loss.detach() / passes
-        means = {name: means.get(name, 0.0) + value / passes for name, value in terms.items()}
+        means = {name: value / passes + means.get(name, 0.0) for name, value in terms.items()}
     return total, means
 
 
@@ -279,8 +281,8 @@ def _announce(
     for note in training.notes:
         console.print(note, highlight=False, markup=False)
     console.print(
-        f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at {training.card.size} px · "
-        f"{settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
+        f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at {training.card.size} px "
+        f"· {settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
         f"{record['threads']} threads · {run.path}",
         highlight=False,
         markup=False,

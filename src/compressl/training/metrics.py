@@ -64,4 +64,4 @@ def _open_tensorboard(folder: Path, purge_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except Exception:  # not installed, or broken: it is optional
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=purge_step + 1)

@@ -12,7 +12,7 @@ from compressl.settings.pretrain import OptimizerSettings
 
 
 class LARS(torch.optim.Optimizer):
-    """Layer-wise adaptive rate scaling (You et al. 2017), as in the official code of Compressive Visual Representations.
+    """Layer-wise adaptive rate scaling (You et al. 2017), as in the code of Compressive Visual Representations.
 
     For a weight w with gradient g, in a group with ``adapt``::
 
@@ -55,9 +55,7 @@ class LARS(torch.optim.Optimizer):
                 rates = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(grads))
                 ratio = torch.where((rates[0] > 0) & (rates[1] > 0), group["trust"] * rates[0] / rates[1], 1.0)
                 grads = list(torch._foreach_mul(grads, list(ratio.unbind())))
-            buffers: list[Tensor] = [
-                self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in weights
-            ]
+            buffers: list[Tensor] = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in weights]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, grads, alpha=group["lr"])
             torch._foreach_sub_(weights, buffers)

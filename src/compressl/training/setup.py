@@ -151,8 +151,10 @@ def try_compile(method: Method, size: int, device: torch.device, precision: str)
             method.encoder(torch.zeros(8, 3, size, size, device=device)).float().sum().backward()
         problem = None
     except Exception as error:  # a compiler can fail in any way, and the run goes on without it
-        method.encoder._compiled_call_impl = None  # type: ignore[assignment]
-        problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+        method.encoder._compiled_call_impl = None
+        problem = (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+        )
     method.encoder.load_state_dict(before)
     method.zero_grad(set_to_none=True)
     return problem
@@ -184,5 +186,3 @@ def _flat(table: dict[str, Any], group: str = "") -> dict[str, Any]:
     for name, value in table.items():
         flat |= _flat(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
     return flat
-
-

@@ -1,4 +1,5 @@
-"""A request to stop: SIGTERM, SIGUSR1 or Ctrl-C set a flag, the loop saves and leaves; a second Ctrl-C leaves at once."""
+"""A request to stop: SIGTERM, SIGUSR1 or Ctrl-C set a flag, the loop saves and leaves.
+A second Ctrl-C leaves at once."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

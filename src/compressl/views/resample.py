@@ -85,8 +85,8 @@ def project(x: Tensor, taps: Tensor | None, weights: Tensor, size: int) -> Tenso
     """Weighted sums along axis 2, which moves to the end: [N, P, L, R] to float32 [N, P, R, size].
 
     Output pixels ``b * block`` to ``(b + 1) * block - 1`` are ``weights[:, b]`` [N, block, reach] times the input
-    pixels ``taps[:, b]`` [N or 1, reach]. ``taps`` None: there is one block, and it reads the whole axis. All planes share
-    the weights of their image.
+    pixels ``taps[:, b]`` [N or 1, reach]. ``taps`` None: there is one block, and it reads the whole axis. All planes
+    share the weights of their image.
     """
     n, planes, length, rest = x.shape
     _, blocks, block, reach = weights.shape

@@ -1,0 +1,193 @@
+"""A run that was interrupted anywhere ends as one that was not, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compressl.errors import CheckpointError, DataError, Interrupted
+from compressl.methods import METHODS
+from compressl.runs import RunFolder
+from compressl.settings.loading import to_toml
+from compressl.settings.pretrain import PretrainSettings
+from compressl.training import checkpoint
+from compressl.training.loop import pretrain
+
+Make = Callable[..., PretrainSettings]
+
+
+class Killed(BaseException):
+    """Nothing in the loop may catch this: the process is gone."""
+
+
+def _kill_after(steps: int) -> Callable[[int], None]:
+    def after_step(step: int) -> None:
+        if step == steps:
+            raise Killed
+
+    return after_step
+
+
+def _end(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The last state and the metrics without what depends on the clock."""
+    loaded = checkpoint.load_newest(run / "checkpoints")
+    assert loaded is not None
+    lines = [{k: v for k, v in line.items() if k != "time"} for line in RunFolder(run).read_metrics()]
+    return loaded.state, lines
+
+
+def _assert_same(a: Any, b: Any, where: str = "state") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for name in a:
+            if name not in ("environment", "config"):
+                _assert_same(a[name], b[name], f"{where}.{name}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            _assert_same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def _assert_same_runs(a: Path, b: Path) -> None:
+    state, lines = _end(a)
+    other, other_lines = _end(b)
+    _assert_same(state, other)
+    assert lines == other_lines
+    assert (a / "encoder.safetensors").read_bytes() == (b / "encoder.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_interrupted_after_any_step(make: Make, tmp_path: Path, steps: int) -> None:
+    pretrain(make(out="whole"))
+    with pytest.raises(Killed):
+        pretrain(make(out="parts"), after_step=_kill_after(steps))
+    pretrain(make(out="parts"))
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+def test_every_method_and_optimizer(make: Make, tmp_path: Path, method: str, optimizer: str) -> None:
+    from compressl.settings.pretrain import OptimizerSettings
+
+    fields = {"method": method, "epochs": 2, "optimizer": OptimizerSettings(name=optimizer)}  # type: ignore[arg-type]
+    pretrain(make(out="whole", **fields))
+    with pytest.raises(Killed):
+        pretrain(make(out="parts", **fields), after_step=_kill_after(6))
+    pretrain(make(out="parts", **fields))
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_several_interruptions_within_an_epoch(make: Make, tmp_path: Path) -> None:
+    pretrain(make(out="whole"))
+    for steps in (5, 6, 7, 9):
+        with pytest.raises(Killed):
+            pretrain(make(out="parts", save_every_steps=1), after_step=_kill_after(steps))
+    pretrain(make(out="parts", save_every_steps=1))
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_bf16_resumes_to_the_bit_too(make: Make, tmp_path: Path) -> None:
+    pretrain(make(out="whole", precision="bf16"))
+    with pytest.raises(Killed):
+        pretrain(make(out="parts", precision="bf16"), after_step=_kill_after(7))
+    pretrain(make(out="parts", precision="bf16"))
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_images_may_lie_in_memory_or_be_streamed(make: Make, tmp_path: Path, images: Path) -> None:
+    from dataclasses import replace
+
+    whole = make(out="resident")
+    pretrain(whole)
+    streamed = replace(make(out="streamed"), data=replace(whole.data, device="no"))
+    pretrain(streamed)
+    _assert_same_runs(tmp_path / "resident", tmp_path / "streamed")
+
+
+def test_other_settings_are_refused_by_name(make: Make) -> None:
+    with pytest.raises(Killed):
+        pretrain(make(), after_step=_kill_after(5))
+    with pytest.raises(CheckpointError, match=r"seed was 0 and is 1"):
+        pretrain(make(seed=1))
+    pretrain(make(log_every=7, keep=5))  # what changes neither weights nor order may differ
+
+
+def test_other_images_are_refused(make: Make, images: Path) -> None:
+    with pytest.raises(Killed):
+        pretrain(make(), after_step=_kill_after(5))
+    np.save(images, np.load(images)[::-1].copy())
+    with pytest.raises(DataError, match="not those that the run"):
+        pretrain(make())
+    pretrain(make(allow_data_change=True))
+
+
+def _launch(settings: PretrainSettings, tmp_path: Path) -> subprocess.Popen[str]:
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(settings))
+    command = [sys.executable, "-m", "compressl", "pretrain", "--config", str(config), "--threads", "1"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def _wait_for_lines(run: Path, process: subprocess.Popen[str], lines: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(RunFolder(run).read_metrics()) >= lines:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the run wrote no {lines} lines: {process.communicate()}")
+
+
+def test_killed_processes_and_a_polite_stop(make: Make, tmp_path: Path) -> None:
+    """SIGKILL, then SIGTERM, then to the end: the same as undisturbed, in processes of their own."""
+    long = {"epochs": 30, "save_every_steps": 7, "threads": 1}
+    before = torch.get_num_threads()
+    try:
+        pretrain(make(out="whole", **long))
+    finally:
+        torch.set_num_threads(before)
+    settings = make(out="parts", **long)
+    process = _launch(settings, tmp_path)
+    _wait_for_lines(tmp_path / "parts", process, 20)
+    process.kill()
+    process.communicate()
+    process = _launch(settings, tmp_path)
+    _wait_for_lines(tmp_path / "parts", process, 40)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "Run the same command again" in errors
+    assert RunFolder(tmp_path / "parts").status() == "interrupted"
+    process = _launch(settings, tmp_path)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_signal_saves_the_very_step(make: Make, tmp_path: Path) -> None:
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="after step 7 of 12"):
+        pretrain(make(), after_step=interrupt)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[0].name == "step-000000007"
+    pretrain(make())
