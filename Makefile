@@ -12,7 +12,7 @@ demo: .venv/core.stamp
 	$(BIN)/compressl demo
 
 test: .venv/dev.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

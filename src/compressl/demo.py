@@ -94,7 +94,8 @@ def verdict(simclr: Evaluation, csimclr: Evaluation) -> str:
         ]
         learnt.append(f"{name} beats {' and '.join(beaten) if beaten else 'neither baseline'}")
     between = compare(results, "C-SimCLR", "SimCLR")
-    points = f"{between.difference.value * 100:.1f} points [{between.difference.low * 100:.1f}, {between.difference.high * 100:.1f}]"
+    gap = between.difference
+    points = f"{gap.value * 100:.1f} points [{gap.low * 100:.1f}, {gap.high * 100:.1f}]"
     if between.is_clear:
         last = f"{between.better} is better than {between.worse} by {points}."
     else:

@@ -11,9 +11,10 @@ import pytest
 
 from compressl.errors import UsageError
 from compressl.settings.evaluate import EvaluateSettings
-from compressl.settings.loading import load_flags, load_pretrain, recipe_names, to_toml
+from compressl.settings.loading import load_flags, load_pretrain, recipe_names
 from compressl.settings.methods import METHODS, CBYOLSettings
 from compressl.settings.report import ReportSettings
+from compressl.settings.toml import to_toml
 
 
 def _problems(*argv: str) -> str:

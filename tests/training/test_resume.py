@@ -19,8 +19,8 @@ import torch
 from compressl.errors import CheckpointError, DataError, Interrupted
 from compressl.methods import METHODS
 from compressl.runs import RunFolder
-from compressl.settings.loading import to_toml
 from compressl.settings.pretrain import PretrainSettings
+from compressl.settings.toml import to_toml
 from compressl.training import checkpoint
 from compressl.training.loop import pretrain
 

@@ -1,5 +1,8 @@
-"""Everything `compressl pretrain` can be told. A recipe or configuration file (TOML) has the same names:
-top-level keys, and one table per group below (``[data]``, ``[method]``, ``[encoder]``, ``[views]``, ``[optimizer]``)."""
+"""Everything `compressl pretrain` can be told.
+
+A recipe or configuration file (TOML) has the same names: top-level keys, and one table per group below (``[data]``,
+``[method]``, ``[encoder]``, ``[views]``, ``[optimizer]``).
+"""
 
 from __future__ import annotations
 

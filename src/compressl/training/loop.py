@@ -18,8 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from compressl import pictures
-from compressl.data import Batch, batches
+from compressl.data import batches
 from compressl.devices import autocast, environment
 from compressl.errors import CompresslError, Interrupted, NumericsError, ResourceError
 from compressl.evaluation import features, knn
@@ -27,15 +26,15 @@ from compressl.files import write_atomically
 from compressl.models import save_encoder
 from compressl.randomness import generator, key, permutation
 from compressl.runs import RunFolder, claim, lock
-from compressl.settings.loading import to_toml
 from compressl.settings.pretrain import PretrainSettings
+from compressl.settings.toml import to_toml
 from compressl.training import checkpoint, guards
+from compressl.training.announce import announce, picture_of_views
 from compressl.training.metrics import MetricsWriter
 from compressl.training.progress import TrainingProgress
 from compressl.training.schedules import cosine_with_warmup
 from compressl.training.setup import Training, check_same_run, prepare
 from compressl.training.signals import StopRequest
-from compressl.views import denormalize
 
 ALARM_EVERY = 50  # steps between looks at the spread of the embeddings
 KNN_BANK, KNN_QUERIES = 5000, 1000  # training images of the online kNN, at most
@@ -74,7 +73,7 @@ def pretrain(
             if resumed is None:
                 write_atomically(run.config, to_toml(settings, sources))
                 write_atomically(run.environment, json.dumps(record, indent=2))
-            _announce(training, resumed, record, run, console)
+            announce(training, resumed, record, run, console)
             _train(training, resumed, run, console, after_step)
             save_encoder(training.method.encoder, training.card, run.path)
             run.set_status("finished")
@@ -136,7 +135,7 @@ def _train(
                 torch.manual_seed(key("step", settings.seed, step))  # for layers that draw, such as dropout
                 views = training.views(batch.images, batch.geometry, batch.indices, batch.epoch)
                 if step == 0:
-                    write_atomically(run.path / "views.png", _picture_of_views(training, batch, views))
+                    write_atomically(run.path / "views.png", picture_of_views(training, batch, views))
                 if settings.channels_last:
                     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
                 kept = torch._foreach_add(buffers, 0.0)
@@ -192,13 +191,14 @@ def _train(
                 if len(line) > 2:
                     metrics.write(line)
                 bar.advance(step)
-                if step % save_every == 0 or step == total or stop.name:
+                stopping = stop.name  # read once: a signal that comes later is for the next step
+                if step % save_every == 0 or step == total or stopping:
                     metrics.sync()
                     checkpoint.save(run.checkpoints, step, _state(training, guard, alarm), settings.keep)
                 after_step(step)
-                if stop.name and step < total:
+                if stopping and step < total:
                     raise Interrupted(
-                        f"{stop.name}: stopped after step {step} of {total}, which is saved in {run.checkpoints}.",
+                        f"{stopping}: stopped after step {step} of {total}, which is saved in {run.checkpoints}.",
                         "Run the same command again to continue.",
                     )
     finally:
@@ -272,42 +272,6 @@ def _state(training: Training, guard: guards.NonFiniteGuard, alarm: guards.Colla
         "fingerprint": training.packed.fingerprint,
         "environment": environment(training.device, training.precision),
     }
-
-
-def _announce(
-    training: Training, resumed: checkpoint.Loaded | None, record: dict[str, Any], run: RunFolder, console: Console
-) -> None:
-    settings = training.settings
-    for note in training.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(
-        f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at {training.card.size} px "
-        f"· {settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
-        f"{record['threads']} threads · {run.path}",
-        highlight=False,
-        markup=False,
-    )
-    if resumed is None:
-        return
-    for name, reason in resumed.skipped.items():
-        console.print(f"Checkpoint {name} is damaged and was passed over: {reason}.", highlight=False, markup=False)
-    step = resumed.state["step"]
-    then = resumed.state["environment"]
-    differing = [f"{n} {then.get(n)} -> {record.get(n)}" for n in record if then.get(n) != record.get(n)]
-    exact = f"not bit-exact, as these changed: {', '.join(differing)}" if differing else "to the bit"
-    console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
-
-
-def _picture_of_views(training: Training, batch: Batch, views: list[Tensor]) -> bytes:
-    rows = []
-    for i in range(min(8, len(batch.indices))):
-        original = pictures.from_store(batch.images[i].cpu().numpy(), batch.geometry[i].cpu().numpy())
-        shown = [
-            pictures.from_tensor(denormalize(view[i], recipe.mean, recipe.std))
-            for view, recipe in zip(views, training.views.recipes, strict=True)
-        ]
-        rows.append([original, *shown])
-    return pictures.sheet(rows)
 
 
 def _record_failure(run: RunFolder, reason: str, began: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 from compressl.data import PackedImages, default_cache, open_source, pack, suggest_view_size
 from compressl.devices import autocast, free_memory, resolve_device, resolve_precision
-from compressl.errors import CheckpointError, DataError
+from compressl.errors import CheckpointError, DataError, UsageError
 from compressl.methods import Method, create_method
 from compressl.models import EncoderCard, create_encoder
 from compressl.randomness import permutation
-from compressl.settings.loading import to_toml
 from compressl.settings.pretrain import PretrainSettings
+from compressl.settings.toml import to_toml
 from compressl.training.optimizers import create_optimizer
 from compressl.training.schedules import warmup_steps
 from compressl.views import Views
@@ -75,6 +76,11 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     Raises:
         UsageError, DataError, ResourceError: what cannot be had, and what to do.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "Training on several processes is not supported yet.",
+            "Start one process; `compressl pretrain` uses one device.",
+        )
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     if settings.threads is not None:

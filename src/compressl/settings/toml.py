@@ -1,0 +1,44 @@
+"""Settings written as TOML that ``--config`` reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def to_toml(settings: Any, sources: dict[str, str] | None = None) -> str:
+    """A configuration with every default written out, as TOML that ``--config`` reads back.
+
+    >>> from compressl.settings.methods import BYOLSettings
+    >>> print(to_toml(BYOLSettings(weight=2.0)).splitlines()[3])
+    weight = 2.0
+    """
+    lines: list[str] = []
+    _write(settings, "", lines, sources or {})
+    return "\n".join(lines).strip() + "\n"
+
+
+def _write(settings: Any, group: str, lines: list[str], sources: dict[str, str]) -> None:
+    nested = []
+    for field in dataclasses.fields(settings):
+        value, path = getattr(settings, field.name), f"{group}{field.name}"
+        if dataclasses.is_dataclass(value):
+            nested.append((path, value))
+            continue
+        text = f"# {field.name} is not set" if value is None else f"{field.name} = {_toml_value(value)}"
+        lines.append(text + (f"  # {sources[path]}" if path in sources else ""))
+    for path, value in nested:
+        lines += ["", f"[{path}]"]
+        _write(value, f"{path}.", lines, sources)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml_value(v) for v in value)}]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    escaped = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
+    return f'"{escaped}"'

@@ -1,0 +1,53 @@
+"""What a person is told and shown when a training begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from compressl import pictures
+from compressl.data import Batch
+from compressl.runs import RunFolder
+from compressl.training.checkpoint import Loaded
+from compressl.training.setup import Training
+from compressl.views import denormalize
+
+
+def announce(
+    training: Training, resumed: Loaded | None, record: dict[str, Any], run: RunFolder, console: Console
+) -> None:
+    """What is trained on what, and, if a run goes on, from where and how exactly."""
+    settings = training.settings
+    for note in training.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(
+        f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at "
+        f"{training.card.size} px · {settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
+        f"{record['threads']} threads · {run.path}",
+        highlight=False,
+        markup=False,
+    )
+    if resumed is None:
+        return
+    for name, reason in resumed.skipped.items():
+        console.print(f"Checkpoint {name} is damaged and was passed over: {reason}.", highlight=False, markup=False)
+    step = resumed.state["step"]
+    then = resumed.state["environment"]
+    differing = [f"{n} {then.get(n)} -> {record.get(n)}" for n in record if then.get(n) != record.get(n)]
+    exact = f"not bit-exact, as these changed: {', '.join(differing)}" if differing else "to the bit"
+    console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
+
+
+def picture_of_views(training: Training, batch: Batch, views: list[Tensor]) -> bytes:
+    """Some images and the views that the encoder sees of them, as PNG."""
+    rows = []
+    for i in range(min(8, len(batch.indices))):
+        original = pictures.from_store(batch.images[i].cpu().numpy(), batch.geometry[i].cpu().numpy())
+        shown = [
+            pictures.from_tensor(denormalize(view[i], recipe.mean, recipe.std))
+            for view, recipe in zip(views, training.views.recipes, strict=True)
+        ]
+        rows.append([original, *shown])
+    return pictures.sheet(rows)
