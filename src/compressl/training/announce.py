@@ -24,8 +24,8 @@ def announce(
         console.print(note, highlight=False, markup=False)
     console.print(
         f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at "
-        f"{training.card.size} px · {settings.epochs} epochs of {training.steps_per_epoch} steps · {record['device']} {training.precision}, "
-        f"{record['threads']} threads · {run.path}",
+        f"{training.card.size} px · {settings.epochs} epochs of {training.steps_per_epoch} steps · "
+        f"{record['device']} {training.precision}, {record['threads']} threads · {run.path}",
         highlight=False,
         markup=False,
     )
