@@ -55,14 +55,12 @@ def collect(name: str, folders: list[str]) -> None:
 def command(config: dict[str, Any], run: RunFolder) -> str:
     """The command line of a run: its recipe and what was given beside it (config.toml says which values were)."""
     words = ["compressl pretrain"]
-    if config.get("recipe"):
-        words.append(f"--recipe {config['recipe']}")
     group = ""
     for line in run.config.read_text().splitlines():
         if line.startswith("["):
             group = line.strip("[]") + "."
-        elif line.endswith("  # flag") and not line.startswith(("recipe", "out")):
-            key, _, value = line.removesuffix("  # flag").partition(" = ")
+        elif line.endswith("  # flag") and not line.startswith("# out"):
+            key, _, value = line.removesuffix("  # flag").removeprefix("# ").partition(" = ")
             path = f"{group}{key}"
             flag = {
                 "data.path": "data",
@@ -79,9 +77,9 @@ def render() -> None:
     text = [
         "# Results",
         "",
-        "Written by `python benchmarks/results.py render` from `benchmarks/results/*.json`; each file holds the whole",
-        "configuration, environment and evaluation of its runs. Intervals are 95 %, bootstrapped over test images: they",
-        "cover the choice of test images, not the choice of seed.",
+        "Written by `python benchmarks/results.py render` from `benchmarks/results/*.json`; each file holds the",
+        "whole configuration, environment and evaluation of its runs. Intervals are 95 %, bootstrapped over test",
+        "images: they cover the choice of test images, not the choice of seed.",
         "",
     ]
     for path in sorted(RESULTS.glob("*.json")):
@@ -93,12 +91,13 @@ def section(name: str, runs: dict[str, Any]) -> list[str]:
     first = next(iter(runs.values()))
     data, environment = first["evaluation"]["data"], first["environment"]
     config = first["config"]
-    limit = config["data"].get("limit")
+    limit, path = config["data"].get("limit"), config["data"]["path"]
+    images = f"{limit:,} images drawn from {path}" if limit else path
     text = [
         f"## {name}",
         "",
         f"{config['encoder']['name']} of width {config['encoder']['width']:g}, "
-        f"{first['evaluation']['encoder']['size']} px, trained on {f'{limit:,} images drawn from ' if limit else ''}{config['data']['path']} for {config['epochs']} epochs "
+        f"{first['evaluation']['encoder']['size']} px, trained on {images} for {config['epochs']} epochs "
         f"at batch {config['batch_size']}, seed {config['seed']}. Classifiers: {data['train_images']:,} training and "
         f"{data['test_images']:,} test images ({data['split']}); chance {data['chance']:.1%}.",
         "",

@@ -108,7 +108,7 @@ def test_data_that_cannot_be_used(
     if arrange != "nothing":
         folder.mkdir()
     if arrange == "text":
-        for i in range(3):
+        for i in range(12):
             (folder / f"{i}.jpg").write_text("<html>not found</html>")
     for i in range({"one": 1, "few": 5, "broken": 20}.get(arrange, 0)):
         good.save(folder / f"{i}.jpg")

@@ -5,7 +5,7 @@ The last line says what the figures say, whichever method won.
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from compressl import verbs
 from compressl.errors import CheckpointError
 from compressl.evaluation.intervals import Estimate, bootstrap_mean
 from compressl.evaluation.protocol import Evaluation
+from compressl.files import write_atomically
 from compressl.report import write_report
 from compressl.runs import RunFolder
 from compressl.settings.demo import DemoSettings
@@ -35,7 +36,7 @@ def run(settings: DemoSettings) -> Path:
     results: dict[str, Evaluation] = {}
     for method in METHODS:
         out = settings.out / method
-        argv = ["--recipe", f"digits/{method}", "--out", str(out), "--seed", str(settings.seed)]
+        argv = ["--recipe", f"digits/{method}", "--out", str(out), "--seed", str(settings.seed), "--overwrite"]
         if settings.epochs is not None:
             argv += ["--epochs", str(settings.epochs)]
         verbs.pretrain(*load_pretrain(argv), hint=False)
@@ -49,15 +50,12 @@ def run(settings: DemoSettings) -> Path:
 
 
 def _make_room(out: Path) -> None:
-    """Remove an earlier demo, and only that."""
-    if not out.exists():
-        return
-    strangers = (
-        [p.name for p in out.iterdir() if p.name not in (*METHODS, "report.html")] if out.is_dir() else [out.name]
-    )
-    if strangers:
-        raise CheckpointError(f"{out} holds {strangers[0]}, which no demo wrote.", "Give another --out.")
-    shutil.rmtree(out)
+    """Take over the folder: new, empty, or that of an earlier demo, as its marker says."""
+    marker = out / "demo.json"
+    if out.exists() and not marker.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} holds something that no demo wrote.", "Give another --out; nothing was touched.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(marker, json.dumps({"methods": METHODS}))
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,9 @@ def verdict(simclr: Evaluation, csimclr: Evaluation) -> str:
     gap = between.difference
     points = f"{gap.value * 100:.1f} points [{gap.low * 100:.1f}, {gap.high * 100:.1f}]"
     if between.is_clear:
-        last = f"{between.better} is better than {between.worse} by {points}."
+        last = f"Between these two trainings, {between.better} is better than {between.worse} by {points}."
+    elif gap.value == 0:
+        last = "Both are right on equally many test images."
     else:
         last = (
             f"{between.better} is ahead of {between.worse} by {points}: with so few test images, that is no difference."

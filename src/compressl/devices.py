@@ -72,6 +72,16 @@ def free_memory(device: torch.device) -> int:
     return 0
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU too, where torch says so in words only.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes do not match"))
+    (True, False)
+    """
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
+
+
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """What a result depends on besides its settings: versions, processor, threads."""
     import numpy
@@ -88,7 +98,6 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "device": device.type,
         "precision": precision,
         "threads": torch.get_num_threads(),
-        "world_size": 1,
     }
 
 

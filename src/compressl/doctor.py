@@ -108,8 +108,9 @@ def torchvision() -> Finding:
     if healed is None:
         return Finding(
             "note",
-            f"torchvision does not import by itself ({plain}): its compiled part is for a CUDA torch, and this torch is "
-            "for the CPU. compressl declares the missing operators before it imports timm: timm/<name> encoders work.",
+            f"torchvision does not import by itself ({plain}): its compiled part is for a CUDA torch,"
+            " and this torch is for the CPU. compressl declares the missing operators before it imports timm:"
+            " timm/<name> encoders work.",
             "Nothing to do here. In scripts of your own, call define_torchvision_operators from "
             "compressl.models.encoders first, or install matching builds of both.",
         )

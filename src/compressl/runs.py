@@ -8,16 +8,18 @@ encoder alone), ``evaluation.json``, ``report.html``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressl.errors import CheckpointError, ResourceError
+from compressl.errors import CheckpointError
 from compressl.files import storage_error, write_atomically
 
 
@@ -69,24 +71,25 @@ class RunFolder:
 def claim(path: Path, *, overwrite: bool) -> RunFolder:
     """Make or take over a run folder for a training.
 
-    An interrupted or failed run is continued; a finished one, or a folder with other things in it, is left alone
-    unless ``overwrite`` is set.
+    An interrupted or failed run may be continued; a finished one is left alone unless ``overwrite`` is set, a folder
+    with other things in it always. Nothing is removed here.
 
     Raises:
         CheckpointError: the folder holds a finished run or foreign files.
         ResourceError: it cannot be made or written.
     """
     run = RunFolder(path)
-    if path.exists() and not path.is_dir():
-        raise CheckpointError(f"{path} is a file.", "Give another --out.")
-    if path.is_dir() and any(path.iterdir()):
+    try:
+        occupied = path.is_dir() and any(p.name != "run.lock" for p in path.iterdir())
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{path} is a file.", "Give another --out.")
+    except OSError as error:
+        raise storage_error(error, path, 0) from error
+    if occupied:
         status = run.status()
-        if overwrite and status is not None:
-            _check_not_running(path)
-            _empty(path)
-        elif status == "finished":
+        if status == "finished" and not overwrite:
             raise CheckpointError(f"{path} holds a finished run.", "Give another --out, or --overwrite to replace it.")
-        elif status is None and any(p.name != "run.lock" for p in path.iterdir()):
+        if status is None:
             raise CheckpointError(
                 f"{path} is not empty and holds no run of ours.", "Give another --out; nothing there was touched."
             )
@@ -99,8 +102,9 @@ def claim(path: Path, *, overwrite: bool) -> RunFolder:
     return run
 
 
-def _empty(path: Path) -> None:
+def clear(run: RunFolder) -> None:
     """Remove what a run wrote, and nothing else."""
+    path = run.path
     ours = (
         "config.toml",
         "environment.json",
@@ -119,52 +123,49 @@ def _empty(path: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Keep a second training out of a run folder; the lock of a process that is gone is taken over.
+    """Keep a second training out of a run folder. The system holds the lock and frees it when the process is gone,
+    however it went; the file's words are for people.
 
     Raises:
         CheckpointError: another process trains there.
+        ResourceError: the folder cannot be written.
     """
     file = path / "run.lock"
-    _check_not_running(path)
-    file.unlink(missing_ok=True)
     try:
-        with file.open("x") as handle:
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, handle)
-    except FileExistsError:
-        raise CheckpointError(f"Another process has just begun to train in {path}.", "Give another --out.") from None
+        handle = file.open("a+")
     except OSError as error:
-        raise ResourceError(f"{file} cannot be written: {error.strerror}.", "Check the folder.") from error
+        raise storage_error(error, file, 0) from error
+    with handle:
+        if not _take(handle.fileno()):
+            handle.seek(0)
+            raise CheckpointError(
+                f"{path} is in use by {handle.read() or 'another process'}.", "Wait for it, or give another --out."
+            )
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
+        try:
+            yield
+        finally:
+            handle.truncate(0)
+            if not any(p.name != "run.lock" for p in path.iterdir()):  # it never began: leave no empty folder
+                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _take(descriptor: int) -> bool:
+    """Lock an open file for this process alone, if nobody else has."""
     try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a training that never began leaves no empty folder
-            path.rmdir()
+        if sys.platform == "win32":
+            import msvcrt
 
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
 
-def _check_not_running(path: Path) -> None:
-    try:
-        owner = json.loads((path / "run.lock").read_text())
-        pid, host = int(owner["pid"]), str(owner["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if host != socket.gethostname():
-        raise CheckpointError(
-            f"{path} is in use by process {pid} on {host}, as its run.lock says.",
-            "Wait for it; if it is gone, delete run.lock.",
-        )
-    if pid != os.getpid() and _is_alive(pid):
-        raise CheckpointError(f"{path} is in use by process {pid}.", "Wait for it, or give another --out.")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    # a process that has ended but was not yet reaped holds no run
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # a file system without locks cannot refuse
+        return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
     return True

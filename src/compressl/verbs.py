@@ -15,7 +15,7 @@ from rich.table import Table
 from compressl import pictures
 from compressl.data import PackedImages, default_cache, open_splits, pack
 from compressl.devices import resolve_device, resolve_precision
-from compressl.errors import DataError
+from compressl.errors import DataError, UsageError
 from compressl.evaluation.protocol import Evaluation, Labelled
 from compressl.evaluation.protocol import evaluate as measure
 from compressl.files import write_atomically
@@ -63,8 +63,11 @@ def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None, 
 def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
     """Evaluate a run, write evaluation.json and the picture of neighbours, print the table unless ``quiet``."""
     device = resolve_device(settings.device)
+    out = settings.out or RunFolder(settings.run).evaluation
+    if settings.out is not None and not out.parent.is_dir():  # found now, not after the measuring
+        raise UsageError(f"{out.parent} is no folder.", "Give --out a file in a folder that exists.")
     encoder, card = load_encoder(settings.run)
-    sources = open_splits(settings.data, settings.test)
+    sources = open_splits(settings.data, settings.test, seed=settings.seed)
     packed: dict[str, PackedImages] = {}
     with counting("decoding images") as progress:
         for role, source in (("training", sources.train), ("test", sources.test)):
@@ -88,7 +91,6 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
             split=sources.split_description,
             advance=lambda what, done, total: progress(done, total, what),  # type: ignore[call-arg]
         )
-    out = settings.out or RunFolder(settings.run).evaluation
     write_atomically(out, json.dumps(result.record, indent=2))
     write_atomically(out.with_name("neighbors.png"), neighbor_sheet(result, train, test))
     if quiet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -83,10 +85,22 @@ def test_weight_decay_is_chosen_by_generalisation() -> None:
     assert probe.weight_decay >= 0.1
 
 
-def test_the_choice_never_sees_more_than_it_is_given(blobs: tuple[torch.Tensor, ...]) -> None:
-    x, y, queries, _ = blobs
-    first, again = (fit_best(x, y, 5, (1e-3, 1e-1), seed=3) for _ in range(2))
-    assert torch.equal(first.predict(queries), again.predict(queries))
+def test_the_choice_is_made_on_images_that_did_not_fit_the_probe(
+    blobs: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, _, _ = blobs
+    sizes: list[int] = []
+    from compressl.evaluation import linear
+
+    plain = linear.fit
+
+    def spy(features: torch.Tensor, *rest: Any, **more: Any) -> linear.LinearProbe:
+        sizes.append(len(features))
+        return plain(features, *rest, **more)
+
+    monkeypatch.setattr(linear, "fit", spy)
+    linear.fit_best(x, y, 5, (1e-3, 1e-1), seed=3)
+    assert sizes == [320, 320, 400]
 
 
 def test_the_interval_is_the_binomials() -> None:

@@ -83,6 +83,24 @@ def test_small_images_are_seen_whole_and_large_ones_by_their_centre() -> None:
     assert whole[:, :, 0].max() < 0.5
 
 
+def test_raw_pixels_are_those_of_the_encoders_crop() -> None:
+    images = np.zeros((2, 96, 96, 3), dtype=np.uint8)
+    images[:, 6:90, 6:90] = np.random.default_rng(0).integers(0, 256, (2, 84, 84, 3))
+    packed = pack(ArraySource(images), view_size=96, cache=None)
+    border = next(central_views(packed, np.arange(2), 96, 2, CPU, side=16))[:, :, 0]
+    assert border.mean() > 0.3, "the black frame outside of the crop was seen"
+
+
+def test_images_that_were_learnt_from_are_named(settings: EvaluateSettings) -> None:
+    from dataclasses import replace
+
+    train, test = Labelled.of(_packed(40, 0), "training"), Labelled.of(_packed(30, 1), "test")
+    encoder = create_encoder(EncoderSettings("resnet18", width=0.125), 16)
+    for fingerprint, expected in ((train.packed.fingerprint, True), ("other", False), (None, None)):
+        card = replace(CARD, data_fingerprint=fingerprint)
+        assert evaluate(encoder, card, train, test, settings, CPU).record["data"]["seen_in_pretraining"] is expected
+
+
 def test_limits_are_balanced_and_do_not_depend_on_one_another() -> None:
     packed = _packed(90, 0)
     some, more = (Labelled.of(packed, "training", limit, seed=1) for limit in (15, 30))

@@ -75,6 +75,27 @@ def test_weights_of_another_encoder_are_refused(saved: Path) -> None:
         load_encoder(saved)
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"name": "timm/hf-hub:someone/model"},
+        {"name": 3},
+        {"name": "resnet19"},
+        {"width": "x"},
+        {"width": float("inf")},
+        {"width": 1e9},
+        {"size": 0},
+        {"std": [0.0, 1.0, 1.0]},
+        {"mean": [0.5]},
+        {"surprise": 1},
+    ],
+)
+def test_a_strange_card_is_a_sentence_and_no_download(saved: Path, strange: dict[str, object]) -> None:
+    (saved / "encoder.json").write_text(json.dumps(dataclasses.asdict(CARD) | strange))
+    with pytest.raises(CheckpointError, match=str(saved)):
+        load_encoder(saved)
+
+
 def test_a_pickle_in_place_of_weights_runs_nothing(saved: Path) -> None:
     sentinel = saved / "sentinel"
 
@@ -100,5 +121,9 @@ def test_timm_models_by_name() -> None:
         pytest.skip(str(error))
     encoder = create_encoder(EncoderSettings("timm/resnet10t"), 32)
     assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.num_features)
+    vit = create_encoder(EncoderSettings("timm/vit_tiny_patch16_224"), 32)
+    assert vit(torch.zeros(2, 3, 32, 32)).shape == (2, 192)
+    with pytest.raises(UsageError, match="no name of a model"):
+        create_encoder(EncoderSettings("timm/hf-hub:someone/model"), 32)
     with pytest.raises(UsageError, match="cannot build 'resnet10tt'"):
         create_encoder(EncoderSettings("timm/resnet10tt"), 32)

@@ -67,6 +67,18 @@ def test_a_damaged_one_is_passed_over_and_named(two: Path, file: str, how: str) 
         assert list(loaded.skipped) == ["step-000000020"]
 
 
+def test_a_damaged_step_can_be_saved_again(two: Path) -> None:
+    _damage(two / "step-000000020" / "state.pt", "flip")
+    assert checkpoint.load_newest(two).state["step"] == 10  # type: ignore[union-attr]
+    checkpoint.save(two, 15, _state(1.5), keep=1)
+    checkpoint.save(two, 20, _state(2.5), keep=1)
+    loaded = checkpoint.load_newest(two)
+    assert loaded is not None
+    assert loaded.state["step"] == 20
+    assert torch.equal(loaded.state["method"]["w"], torch.full((4, 4), 2.5))
+    assert (two / "damaged-step-000000020").is_dir(), "what was damaged is kept for who wants to look"
+
+
 def test_all_damaged_is_an_error_and_overwrites_nothing(two: Path) -> None:
     for folder in two.iterdir():
         _damage(folder / "state.pt", "flip")

@@ -70,12 +70,12 @@ def test_one_percent_is_too_much(tmp_path: Path) -> None:
     guard = guards.NonFiniteGuard()
 
     def skip(step: int) -> str | None:
-        return guard.check(False, step=step, folder=tmp_path, images=lambda: ["a"], terms={})
+        return guard.check(False, step=step, folder=tmp_path, images=lambda: ["a"], terms=dict)
 
     for step in (10, 250):
-        assert guard.check(True, step=step - 1, folder=tmp_path, images=list, terms={}) is None
+        assert guard.check(True, step=step - 1, folder=tmp_path, images=list, terms=dict) is None
         assert "skipped" in str(skip(step))
-    guard.check(True, step=260, folder=tmp_path, images=list, terms={})
+    guard.check(True, step=260, folder=tmp_path, images=list, terms=dict)
     with pytest.raises(NumericsError, match="3 steps up to 270"):
         skip(270)
 
@@ -101,9 +101,18 @@ def test_the_alarm_waits_and_speaks_once() -> None:
     assert alarm.check(bad, 350) is None
 
 
-def test_embeddings_that_are_not_numbers_count_as_collapsed() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_numbers_count_as_collapsed(value: float) -> None:
     alarm = guards.CollapseAlarm(patience=1)
-    assert alarm.check(guards.Spread(float("nan"), float("nan"), float("nan")), 50) is not None
+    embeddings = torch.randn(8, 4)
+    embeddings[3, 2] = value
+    assert alarm.check(guards.spread(embeddings), 50) is not None
+
+
+def test_a_resumed_alarm_that_has_spoken_can_still_stop() -> None:
+    alarm = guards.CollapseAlarm(in_a_row=3, raised=True)
+    assert alarm.check(guards.Spread(0.1, 0.99, 1.0), 50) is None
+    assert alarm.sounding
 
 
 def test_a_collapsing_run_is_caught(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,18 @@ def test_other_images_are_refused(make: Make, images: Path) -> None:
 def _launch(settings: PretrainSettings, tmp_path: Path) -> subprocess.Popen[str]:
     config = tmp_path / "config.toml"
     config.write_text(to_toml(settings))
-    command = [sys.executable, "-m", "compressl", "pretrain", "--config", str(config), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "compressl",
+        "pretrain",
+        "--config",
+        str(config),
+        "--threads",
+        "1",
+        "--out",
+        str(settings.out),
+    ]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -179,6 +190,30 @@ def test_killed_processes_and_a_polite_stop(make: Make, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_interrupted_run_is_continued_even_with_overwrite(make: Make, tmp_path: Path) -> None:
+    """The same command again, as a scheduler gives it, must not begin anew each time."""
+
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(Interrupted):
+        pretrain(make(overwrite=True), after_step=interrupt)
+    steps: list[int] = []
+    pretrain(make(overwrite=True), after_step=steps.append)
+    assert steps[0] == 8
+
+
+def test_a_second_interrupt_leaves_at_once(make: Make) -> None:
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(make(), after_step=interrupt)
 
 
 def test_a_signal_saves_the_very_step(make: Make, tmp_path: Path) -> None:

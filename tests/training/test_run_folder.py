@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from compressl.errors import CheckpointError, DataError, ResourceError
 from compressl.models import load_encoder
-from compressl.runs import claim, lock
+from compressl.runs import RunFolder, claim, lock
 from compressl.settings.pretrain import DataSettings, PretrainSettings
 from compressl.training.loop import pretrain
 
@@ -49,7 +50,7 @@ def test_everything_that_later_verbs_need(make: Make, tmp_path: Path) -> None:
     _encoder, card = load_encoder(run.path)
     assert card.size == 16
     assert card.num_features == 64
-    assert not (run.path / "run.lock").exists()
+    assert (run.path / "run.lock").read_text() == ""
 
 
 def test_a_finished_run_is_not_replaced_unasked(make: Make, tmp_path: Path) -> None:
@@ -81,23 +82,115 @@ def test_a_run_that_cannot_begin_leaves_nothing(make: Make, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_the_lock_keeps_a_second_process_out(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+HOLDER = """
+import sys, time
+from pathlib import Path
+from compressl.runs import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_keeps_a_second_process_out_until_the_first_is_gone(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
-        tmp_path.joinpath("run.lock").write_text(json.dumps({"pid": other.pid, "host": socket.gethostname()}))
-        with pytest.raises(CheckpointError, match=f"in use by process {other.pid}"), lock(tmp_path):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(CheckpointError, match=f"in use by process {other.pid} on {socket.gethostname()}"),
+            lock(tmp_path),
+        ):
             pass
     finally:
         other.kill()
         other.wait()
-    with lock(tmp_path):  # the process is gone: its lock is taken over
-        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+    with lock(tmp_path):
+        assert str(os.getpid()) in (tmp_path / "run.lock").read_text()
 
 
-def test_a_lock_of_another_machine_is_believed(tmp_path: Path) -> None:
-    tmp_path.joinpath("run.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
-    with pytest.raises(CheckpointError, match="on elsewhere"), lock(tmp_path):
-        pass
+def test_overwrite_removes_nothing_before_it_can_begin(make: Make, tmp_path: Path) -> None:
+    pretrain(make())
+    before = (tmp_path / "run" / "encoder.safetensors").read_bytes()
+    with pytest.raises(DataError):
+        pretrain(replace(make(overwrite=True), data=DataSettings(path=str(tmp_path / "typo"))))
+    assert (tmp_path / "run" / "encoder.safetensors").read_bytes() == before
+    assert RunFolder(tmp_path / "run").status() == "finished"
+
+
+def test_overwrite_replaces_what_cannot_be_continued(make: Make, tmp_path: Path) -> None:
+    def stop(step: int) -> None:
+        if step == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pretrain(make(), after_step=stop)
+    steps: list[int] = []
+    pretrain(make(seed=1, overwrite=True), after_step=steps.append)
+    assert steps[0] == 1
+
+
+def test_a_wrong_flag_does_not_change_the_record_of_a_run(make: Make, tmp_path: Path) -> None:
+    from compressl.errors import Interrupted
+
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        pretrain(make(), after_step=interrupt)
+    with pytest.raises(CheckpointError, match="batch_size was 16 and is 8"):
+        pretrain(make(batch_size=8))
+    assert RunFolder(tmp_path / "run").status() == "interrupted"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_metrics_on_a_full_disk_are_one_sentence(tmp_path: Path) -> None:
+    from compressl.training.metrics import MetricsWriter
+
+    writer = MetricsWriter(RunFolder(tmp_path), resume_step=0, tensorboard=False)
+    writer.file.close()
+    writer.file = open("/dev/full", "w")  # noqa: PTH123, SIM115
+    with pytest.raises(ResourceError, match="disk is full"):
+        writer.write({"step": 1, "epoch": 0})
+    writer.close()
+
+
+def test_numbers_that_are_not_finite_are_json_all_the_same(tmp_path: Path) -> None:
+    from compressl.training.metrics import MetricsWriter
+
+    writer = MetricsWriter(RunFolder(tmp_path), resume_step=0, tensorboard=False)
+    writer.write({"step": 1, "epoch": 0, "loss": float("nan")})
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "epoch": 0, "loss": null}\n'
+
+
+def test_tensorboard_events_are_written_if_it_is_there(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    pretrain(make(tensorboard=True, epochs=1))
+    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_compiler_that_fails_is_a_sentence(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    import torch
+    from rich.console import Console
+
+    def broken(self: torch.nn.Module, *args: object, **kwargs: object) -> None:
+        def fail(*inputs: object) -> None:
+            raise RuntimeError("no compiler found\nand more")
+
+        self._compiled_call_impl = fail
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    shown = io.StringIO()
+    pretrain(make(compile=True, out="compiled"), console=Console(file=shown, width=200))
+    assert "torch.compile is off: RuntimeError: no compiler found" in shown.getvalue()
+    monkeypatch.undo()
+    pretrain(make())
+    ours, theirs = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("compiled", "run"))
+    assert ours == theirs, "the attempt left a trace"
 
 
 def test_out_may_not_be_a_file(make: Make, tmp_path: Path) -> None:

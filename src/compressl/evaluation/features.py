@@ -18,18 +18,27 @@ if TYPE_CHECKING:
 
 SMALL = 64  # images up to this side are seen whole, larger ones by their central 7/8, as is usual
 PROPORTION = 0.875
-PIXEL_SIDE = 32  # raw pixels are compared at this side at most
+PIXEL_SIDE = 16  # raw pixels are compared at this side at most: more cost minutes and gain nothing
 
 
 def central_views(
-    packed: PackedImages, indices: NDArray[np.int64], size: int, batch_size: int, device: torch.device
+    packed: PackedImages,
+    indices: NDArray[np.int64],
+    size: int,
+    batch_size: int,
+    device: torch.device,
+    side: int | None = None,
 ) -> Iterator[Tensor]:
-    """The deterministic view of each image, batch by batch: float32 [B, 3, size, size] in [0, 1]."""
+    """The deterministic view of each image, batch by batch: float32 [B, 3, side, side] in [0, 1].
+
+    The crop is that of an encoder whose views are ``size`` pixels wide; ``side`` is what it is resized to, ``size`` by
+    default.
+    """
     for start in range(0, len(indices), batch_size):
         images, geometry = (torch.from_numpy(x).to(device) for x in packed.gather(indices[start : start + batch_size]))
         proportion = 1.0 if size <= SMALL else PROPORTION
         boxes = store_boxes(center_boxes(geometry, proportion), geometry, (images.shape[1], images.shape[2]))
-        yield resized_crop(images, boxes, size)
+        yield resized_crop(images, boxes, side or size)
 
 
 @torch.no_grad()
@@ -70,8 +79,8 @@ def extract(
 def raw_pixels(
     packed: PackedImages, indices: NDArray[np.int64], size: int, device: torch.device, batch_size: int = 512
 ) -> Tensor:
-    """The pixels themselves at 32 x 32 or less, less each image's mean: float32 [N, 3 * side * side]."""
+    """The pixels of the same crop at 16 x 16 or less, less each image's mean: float32 [N, 3 * side * side]."""
     side = min(size, PIXEL_SIDE)
-    rows = [view.flatten(1) for view in central_views(packed, indices, side, batch_size, device)]
+    rows = [view.flatten(1) for view in central_views(packed, indices, size, batch_size, device, side)]
     pixels = torch.cat(rows)
     return pixels - pixels.mean(1, keepdim=True)

@@ -32,14 +32,20 @@ class LinearProbe:
 
 
 def fit(
-    features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: LinearProbe | None = None
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    weight_decay: float,
+    start: LinearProbe | None = None,
+    steps: int = 300,
 ) -> LinearProbe:
     """Minimise mean cross-entropy + weight_decay / 2 ||W||^2 by L-BFGS; the bias is not penalised.
 
     Args:
         features: [N, F]; standardised by their own mean and deviation.
         labels: int64 [N].
-        start: a probe on the same features to start from.
+        start: a probe to start from.
+        steps: of L-BFGS, at most.
     """
     mean, std = features.float().mean(0), features.float().std(0)
     std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant column stays at zero
@@ -49,7 +55,7 @@ def fit(
     weight.requires_grad_(), bias.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
-        max_iter=300,
+        max_iter=steps,
         history_size=20,
         tolerance_grad=1e-6,
         tolerance_change=1e-9,
@@ -78,11 +84,12 @@ def fit_best(
     """
     order = torch.randperm(len(labels), generator=generator("linear probe split", seed)).to(labels.device)
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    best, best_accuracy = max(weight_decays), -1.0
-    probe = None
+    best: LinearProbe | None = None
+    best_accuracy, probe = -1.0, None
     for weight_decay in sorted(set(weight_decays), reverse=True):  # from smooth to sharp, each from the last
-        probe = fit(features[kept], labels[kept], classes, weight_decay, probe)
+        probe = fit(features[kept], labels[kept], classes, weight_decay, probe, steps=100)
         accuracy = float((probe.predict(features[held]) == labels[held]).float().mean())
         if accuracy > best_accuracy:
-            best, best_accuracy = weight_decay, accuracy
-    return fit(features, labels, classes, best)
+            best, best_accuracy = probe, accuracy
+    assert best is not None  # there is at least one weight decay
+    return fit(features, labels, classes, best.weight_decay, best)

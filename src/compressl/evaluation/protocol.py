@@ -23,7 +23,6 @@ from compressl.evaluation import features, knn, linear
 from compressl.evaluation.intervals import bootstrap_mean
 from compressl.models import EncoderCard, create_encoder
 from compressl.randomness import generator
-from compressl.settings.encoder import EncoderSettings
 from compressl.settings.evaluate import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -113,8 +112,8 @@ def evaluate(
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     _check_classes(train, test, class_names)
     labels = torch.from_numpy(train.labels).to(device)
-    kind = EncoderSettings(card.name, card.width, "small" if card.small_stem else "imagenet")
-    untrained = create_encoder(kind, card.size, seed=settings.seed)
+    # with residual branches that start at zero, most of an untrained ResNet would be switched off: no fair opponent
+    untrained = create_encoder(card.settings(), card.size, seed=settings.seed, zero_init=False)
     results: dict[str, dict[str, Any]] = {}
     correct: dict[str, dict[str, Correct]] = {}
     chosen, neighbors = _queries(test.labels), np.zeros((0, NEIGHBORS), dtype=np.int64)
@@ -147,6 +146,10 @@ def evaluate(
             "test_fingerprint": test.packed.fingerprint,
             "classes": class_names or [str(c) for c in range(classes)],
             "split": split,
+            "train_fingerprint": train.packed.fingerprint,
+            "seen_in_pretraining": card.data_fingerprint in (train.packed.fingerprint, test.packed.fingerprint)
+            if card.data_fingerprint
+            else None,
             "chance": float(np.bincount(test.labels).max() / len(test.labels)),
         },
         "protocol": protocol(card, settings),
@@ -166,7 +169,7 @@ def protocol(card: EncoderCard, settings: EvaluateSettings) -> dict[str, Any]:
         "linear": "multinomial logistic regression on standardised features, L-BFGS; weight decay of "
         f"{{{decays}}} chosen on a held-out fifth of the training images, then fitted on all of them",
         "interval": f"95 %, bootstrap over test images, {settings.resamples} resamples",
-        "random encoder": "same architecture, initial weights, evaluation mode",
+        "random encoder": "same architecture, random weights with every residual branch on, evaluation mode",
         "raw pixels": f"{min(card.size, features.PIXEL_SIDE)} px, less each image's mean",
         "seed": settings.seed,
     }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,19 @@ class EncoderCard:
     std: tuple[float, float, float]
     interpolation: str = "bilinear, antialiased"
     seed: int | None = None
+    data_fingerprint: str | None = None
+    """Of the images that it learnt from: an evaluation says if it meets them again."""
+
+    def settings(self) -> EncoderSettings:
+        """The settings that build this encoder."""
+        return EncoderSettings(self.name, self.width, "small" if self.small_stem else "imagenet")
 
 
-def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0) -> nn.Module:
+def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0, *, zero_init: bool = True) -> nn.Module:
     """A randomly initialised encoder for views of ``view_size`` pixels; the weights depend on ``seed`` alone.
+
+    Args:
+        zero_init: start the residual branches of a ResNet at zero.
 
     Raises:
         UsageError: an unknown name, or timm is needed and not installed.
@@ -52,16 +63,25 @@ def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.name.startswith("timm/"):
-            return _create_timm(settings.name.removeprefix("timm/"), settings.pretrained)
+            return _create_timm(settings.name.removeprefix("timm/"), settings.pretrained, view_size)
         if settings.name not in DEPTHS:
             raise UsageError(" ".join(settings.check()))
-        return ResNet(settings.name, width=settings.width, small_stem=settings.small_stem(view_size))
+        return ResNet(
+            settings.name, width=settings.width, small_stem=settings.small_stem(view_size), zero_init=zero_init
+        )
 
 
-def _create_timm(name: str, pretrained: bool) -> nn.Module:
+def _create_timm(name: str, pretrained: bool, size: int) -> nn.Module:
     timm = import_timm()
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", name):  # timm would take "hf-hub:..." as an order to download
+        raise UsageError(
+            f"timm/{name} is no name of a model.", "`python -m timm.models` and timm's documentation list them."
+        )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        try:  # a transformer must be told the size of its images
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+        except TypeError:
+            model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except RuntimeError as error:
         near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
         raise UsageError(
@@ -108,6 +128,25 @@ def define_torchvision_operators() -> None:
 _LIBRARIES: list[torch.library.Library] = []  # a library's definitions vanish with it
 
 
+def _checked(fields: dict[str, Any]) -> EncoderCard:
+    """A card from a file that somebody else may have written.
+
+    Raises:
+        ValueError, TypeError, KeyError: a field is absent, strange or impossible.
+    """
+    card = EncoderCard(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+    numbers = (card.width, card.size, card.num_features, *card.mean, *card.std)
+    if not isinstance(card.name, str) or not isinstance(card.small_stem, bool):
+        raise ValueError("encoder.json: name is text and small_stem is true or false")
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or len(card.mean) + len(card.std) != 6:
+        raise ValueError("encoder.json: width, size, num_features, mean and std are finite numbers")
+    if not (0 < card.width <= 64 and 1 <= card.size <= 4096 and min(card.std) > 0):
+        raise ValueError("encoder.json: width, size or std is out of range")
+    if problems := card.settings().check():
+        raise ValueError(" ".join(problems))
+    return card
+
+
 def save_encoder(encoder: nn.Module, card: EncoderCard, folder: Path) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json`` into a folder, each whole or not at all."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
@@ -123,8 +162,7 @@ def load_encoder(folder: Path | str) -> tuple[nn.Module, EncoderCard]:
     """
     folder = Path(folder)
     try:
-        fields = json.loads((folder / "encoder.json").read_text())
-        card = EncoderCard(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        card = _checked(json.loads((folder / "encoder.json").read_text()))
         weights = safetensors.torch.load_file(folder / "encoder.safetensors")
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -135,11 +173,10 @@ def load_encoder(folder: Path | str) -> tuple[nn.Module, EncoderCard]:
         raise CheckpointError(
             f"The encoder in {folder} is damaged: {error}.", "Take another run, or pretrain again."
         ) from error
-    stem = "small" if card.small_stem else "imagenet"
-    encoder = create_encoder(EncoderSettings(card.name, card.width, stem), card.size)  # type: ignore[arg-type]
     try:
+        encoder = create_encoder(card.settings(), card.size)
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, UsageError) as error:
         raise CheckpointError(
             f"The weights in {folder} do not fit encoder.json ({card.name}): {error}", "Take another run."
         ) from error

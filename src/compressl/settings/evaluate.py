@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from compressl.settings.options import check_device, check_seed
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:
@@ -18,7 +20,7 @@ class EvaluateSettings:
     data: str
     """Labelled images: a folder with class folders, Parquet with labels, digits, cifar10, ..."""
     test: str | None = None
-    """Test images, if --data does not bring its own. Default: its test split, else every fifth image of each class."""
+    """Test images, if --data does not bring its own. Default: its test split, else a random fifth of each class."""
     k: int = 20
     """Neighbours that vote in the kNN classifier."""
     temperature: float = 0.07
@@ -56,6 +58,7 @@ class EvaluateSettings:
             problems.append(
                 f"resamples must be at least 100 for an interval to mean something; it is {self.resamples}."
             )
+        problems += check_device(self.device) + check_seed(self.seed)
         if self.batch_size < 1:
             problems.append(f"batch_size must be at least 1; it is {self.batch_size}.")
         return problems

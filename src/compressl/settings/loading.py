@@ -15,8 +15,8 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 
 from compressl.errors import UsageError
-from compressl.settings.methods import METHODS
-from compressl.settings.options import check_flags, convert, flag_value, flags_given, options
+from compressl.settings.methods import METHODS, MethodSettings
+from compressl.settings.options import convert, flag_value, options, read_flags
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.spelling import suggestion
 
@@ -33,25 +33,14 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
         SystemExit: after ``--help``.
     """
     problems: list[str] = []
-    files = []
-    if recipe := flag_value(argv, "recipe"):
-        files.append(("recipe " + recipe, _find_recipe(recipe, problems)))
+    tables: list[tuple[str, dict[str, Any]]] = []
     if config := flag_value(argv, "config"):
-        files.append((config, Path(config).expanduser()))
-    tables = [(label, _read(path, problems)) for label, path in files if path is not None]
+        tables.append((config, _read(Path(config).expanduser(), problems)))
+    recipe = flag_value(argv, "recipe") or next((table["recipe"] for _, table in tables if "recipe" in table), None)
+    if recipe is not None and (file := _find_recipe(str(recipe), problems)):
+        tables.insert(0, (f"recipe {recipe}", _read(file, problems)))
 
-    method = flag_value(argv, "method")
-    for _, table in tables:
-        in_file = table.get("method", {})
-        method = (
-            method
-            if flag_value(argv, "method")
-            else (in_file.get("name") if isinstance(in_file, dict) else None) or method
-        )
-    method = method or str(PretrainSettings().method.name)
-    if method not in METHODS:
-        problems.append(f"method {method!r} is unknown.{suggestion(method, METHODS)} Known: {', '.join(METHODS)}.")
-    own = METHODS.get(method, type(PretrainSettings().method))
+    own = _method(argv, tables, problems)
     settings = dataclasses.make_dataclass(
         "PretrainSettings",
         [("method", own, dataclasses.field(default_factory=own))],
@@ -64,7 +53,7 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
     sources: dict[str, str] = {}
     for label, table in tables:
         for path, value in _flatten(table).items():
-            if path in ("description", "result"):  # a recipe's words about itself
+            if path == "description":  # a recipe's words about itself
                 continue
             if path not in known:
                 problems.append(f"{label}: {path!r} is unknown.{suggestion(path, known)}")
@@ -74,11 +63,23 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
             except ValueError as error:
                 problems.append(f"{label}: {path} must be {error}; it is {value!r}.")
     values["method.name"] = own().name
-    default = _build(settings, values)
-    parsed: PretrainSettings = _parse(settings, default, argv, prog, problems)
-    for path in flags_given(argv, known):
-        sources[path] = "flag"
-    return parsed, sources
+    parsed: PretrainSettings = _parse(settings, values, argv, prog, problems)
+    given, _ = read_flags(argv, known)
+    return parsed, sources | dict.fromkeys(given, "flag")
+
+
+def _method(argv: Sequence[str], tables: list[tuple[str, dict[str, Any]]], problems: list[str]) -> type[MethodSettings]:
+    """The settings of the method that the flag names, else the file, else the recipe, else the default."""
+    default = type(PretrainSettings().method)
+    name: Any = default().name
+    for _, table in tables:
+        group = table.get("method")
+        name = group.get("name", name) if isinstance(group, dict) else name
+    name = flag_value(argv, "method") or name
+    if not isinstance(name, str) or name not in METHODS:
+        problems.append(f"method {name!r} is unknown.{suggestion(str(name), METHODS)} Known: {', '.join(METHODS)}.")
+        return default
+    return METHODS[name]
 
 
 def load_flags(settings: type[T], argv: Sequence[str], prog: str) -> T:
@@ -92,14 +93,20 @@ def load_flags(settings: type[T], argv: Sequence[str], prog: str) -> T:
     return parsed
 
 
-def _parse(settings: Any, default: Any, argv: Sequence[str], prog: str, problems: list[str]) -> Any:
+def _parse(settings: Any, values: dict[str, Any] | None, argv: Sequence[str], prog: str, problems: list[str]) -> Any:
+    """Files' values (None where there are no files) and flags as one configuration."""
     if not {"-h", "--help"} & set(argv):
-        problems += check_flags(argv, options(settings))
+        given, wrong = read_flags(argv, options(settings))
+        problems += wrong
+        if problems and values is not None:
+            # what is left of the configuration is still checked, so that nothing waits for the second attempt
+            rest = _build(settings, values | given | {"method.name": values["method.name"]})
+            problems += [problem for problem in rest.check() if "--data" not in problem]
     if problems:
-        # what is left of the configuration is still checked, so that nothing waits for the second attempt
-        problems += [] if default is None else [p for p in default.check() if "--data" not in p]
         raise UsageError("\n".join(dict.fromkeys(problems)), f"See `{prog} --help`.")
-    parsed: Any = tyro.cli(settings, default=default, args=list(argv), prog=prog, description=settings.__doc__)
+    default = None if values is None else _build(settings, values)
+    words = ["None" if word == "none" else word for word in argv]
+    parsed: Any = tyro.cli(settings, default=default, args=words, prog=prog, description=settings.__doc__)
     if wrong := parsed.check():
         raise UsageError("\n".join(wrong), f"See `{prog} --help`.")
     return parsed

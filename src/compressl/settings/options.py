@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -44,6 +46,18 @@ def options(settings: Any, group: str = "") -> dict[str, Option]:
     return found
 
 
+def check_device(name: str) -> list[str]:
+    """The sentence about a device that there cannot be, if it is one."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        return []
+    return [f"device {name!r} is unknown. Known: auto, cpu, cuda, cuda:<n>, mps."]
+
+
+def check_seed(seed: int) -> list[str]:
+    """The sentence about a seed that random generators do not take, if it is one."""
+    return [] if 0 <= seed < 2**63 else [f"seed lies between 0 and 2^63; it is {seed}."]
+
+
 def convert(value: Any, kind: Any) -> Any:
     """A value from a file or (as text) from a flag, as the type that an option has.
 
@@ -74,72 +88,84 @@ def convert(value: Any, kind: Any) -> Any:
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise ValueError
-            return kind(value)
-        except (ValueError, TypeError):
+            number = kind(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+        except (ValueError, TypeError, OverflowError):
             raise ValueError("a whole number" if kind is int else "a number") from None
     if not isinstance(value, str):
         raise ValueError("text in quotes")
     return Path(value).expanduser() if kind is Path else value
 
 
-def check_flags(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
-    """What is wrong with flags, a sentence each."""
+def read_flags(argv: Sequence[str], known: dict[str, Option]) -> tuple[dict[str, Any], list[str]]:
+    """The values that flags give, by path, and what is wrong with the others, a sentence each."""
     by_flag = {option.flag: option for option in known.values()}
     positionals = [option for option in known.values() if option.positional]
-    problems, seen = [], set()
+    values: dict[str, Any] = {}
+    problems: list[str] = []
     words = list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            if positionals:
-                seen.add(positionals[0].path)
-                if get_origin(positionals[0].kind) is not tuple:
-                    positionals.pop(0)
-            else:
+            option = next((o for o in positionals if o.path not in values or _is_list(o)), None)
+            if option is None:
                 problems.append(f"{word!r} stands alone: every value needs its option before it.")
-            continue
-        name, equals, text = word[2:].replace("_", "-").partition("=")
-        group, _, last = name.rpartition(".")
-        negated = f"{group}.{last[3:]}".lstrip(".") if last.startswith("no-") else name
-        option = by_flag.get(name) or by_flag.get(negated)
-        if option is None or (name != negated and name not in by_flag and option.kind is not bool):
-            problems.append(f"--{name} is unknown.{suggestion('--' + name, ['--' + f for f in by_flag])}")
-            while words and not words[0].startswith("--"):
-                words.pop(0)
-            continue
-        if option.kind is bool:
-            continue
-        given: Any = [text] if equals else []
-        while not equals and words and not words[0].startswith("--"):
-            given.append(words.pop(0))
-            if get_origin(option.kind) is not tuple:
-                break
-        if not given:
-            problems.append(f"--{name} needs a value.")
-            continue
+                continue
+            given: list[str] = [word]
+            while _is_list(option) and words and not words[0].startswith("--"):
+                given.append(words.pop(0))
+        else:
+            name, equals, text = word[2:].partition("=")
+            name = name.replace("_", "-")
+            group, dot, last = name.rpartition(".")
+            positive = by_flag.get(f"{group}{dot}{last.removeprefix('no-')}")
+            option = by_flag.get(name) or (positive if positive and positive.kind is bool else None)
+            if option is None:
+                problems.append(f"--{name} is unknown.{suggestion('--' + name, ['--' + f for f in by_flag])}")
+                while words and not words[0].startswith("--"):
+                    words.pop(0)
+                continue
+            if option.kind is bool:
+                values[option.path] = name == option.flag
+                if equals:
+                    problems.append(f"--{name} takes no value; say --{name} or --{_negated(option.flag)}.")
+                continue
+            given = [text] if equals else []
+            while not equals and words and not words[0].startswith("--") and (not given or _is_list(option)):
+                given.append(words.pop(0))
+            if not given:
+                problems.append(f"--{name} needs a value.")
+                continue
         try:
-            convert(given if get_origin(option.kind) is tuple else given[0], option.kind)
+            values[option.path] = convert(given if _is_list(option) else given[0], option.kind)
         except ValueError as error:
-            problems.append(f"--{name} must be {error}; it is {' '.join(given)!r}.")
-    problems += [f"{option.flag.upper()} is missing." for option in positionals if option.path not in seen]
-    given = set(flags_given(argv, known))
+            problems.append(f"--{option.flag} must be {error}; it is {' '.join(given)!r}.")
+    spoken_of = " ".join(problems)
     problems += [
-        f"--{option.flag} is missing."
+        f"{option.flag.upper() if option.positional else '--' + option.flag} is missing."
         for option in known.values()
-        if option.required and not option.positional and option.path not in given
+        if option.required and option.path not in values and f"--{option.flag} " not in spoken_of
     ]
-    return problems
+    return values, problems
 
 
-def flags_given(argv: Sequence[str], known: dict[str, Option]) -> Iterable[str]:
-    given = {word[2:].partition("=")[0].replace("_", "-").replace("no-", "") for word in argv if word.startswith("--")}
-    return [path for path, option in known.items() if option.flag in given]
+def _is_list(option: Option) -> bool:
+    return get_origin(option.kind) is tuple
+
+
+def _negated(flag: str) -> str:
+    group, dot, last = flag.rpartition(".")
+    return f"{group}{dot}no-{last}"
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, the last if it is given more than once."""
+    found = None
     for i, word in enumerate(argv):
         if word == f"--{flag}" and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
-            return argv[i + 1]
+            found = argv[i + 1]
         if word.startswith(f"--{flag}="):
-            return word.partition("=")[2]
-    return None
+            found = word.partition("=")[2]
+    return found

@@ -14,12 +14,14 @@ import tyro
 
 from compressl.settings.encoder import EncoderSettings
 from compressl.settings.methods import CSimCLRSettings, MethodSettings
+from compressl.settings.options import check_device, check_seed
 from compressl.settings.views import ViewsSettings
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The images to learn from; labels are never needed and never used."""
+    """The images to learn from; labels are never needed and never learnt from
+    (where there are some, an online kNN score shows)."""
 
     path: Annotated[str, tyro.conf.arg(name="data", prefix_name=False)] = ""
     """A folder (nested, any image format), a Parquet file or folder, a .npy of uint8 NHWC, digits, cifar10, cifar100 or
@@ -106,13 +108,14 @@ class PretrainSettings:
     channels_last: bool = True
     """Memory layout of the convolutions."""
     compile: bool = False
-    """torch.compile the encoder and heads; falls back with a sentence where that fails."""
+    """torch.compile the encoder; falls back with a sentence where that fails."""
     threads: int | None = None
     """CPU threads. Default: torch's choice. Resuming to the bit needs the same number."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     knn_every: int = 10
-    """Epochs between online kNN scores (labelled data only, on a held-out tenth of the training images). 0: never."""
+    """Epochs between online kNN scores between training images, where there are labels: a sign of life, not a result.
+    0: never."""
     save_every: int = 10
     """Epochs between checkpoints; also one at the end and at a signal."""
     save_every_steps: int | None = None
@@ -155,8 +158,7 @@ class PretrainSettings:
             problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
         if self.threads is not None and self.threads < 1:
             problems.append(f"threads must be at least 1; it is {self.threads}.")
-        if self.device != "auto" and self.device.split(":")[0] not in ("cpu", "cuda", "mps"):
-            problems.append(f"device {self.device!r} is unknown. Known: auto, cpu, cuda, cuda:<n>, mps.")
+        problems += check_device(self.device) + check_seed(self.seed)
         return problems
 
     def run_folder(self) -> Path:

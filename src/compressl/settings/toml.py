@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+# of one call and not of the configuration: kept as a comment, so that --config does not replay them
+OF_ONE_CALL = ("recipe", "config", "out", "overwrite", "allow_data_change")
+
 
 def to_toml(settings: Any, sources: dict[str, str] | None = None) -> str:
     """A configuration with every default written out, as TOML that ``--config`` reads back.
@@ -26,6 +29,8 @@ def _write(settings: Any, group: str, lines: list[str], sources: dict[str, str])
             nested.append((path, value))
             continue
         text = f"# {field.name} is not set" if value is None else f"{field.name} = {_toml_value(value)}"
+        if path in OF_ONE_CALL and value is not None:
+            text = f"# {text}"
         lines.append(text + (f"  # {sources[path]}" if path in sources else ""))
     for path, value in nested:
         lines += ["", f"[{path}]"]

@@ -87,7 +87,7 @@ class ViewsSettings:
 
     def resolve(self, size: int) -> tuple[ViewRecipe, ...]:
         """One recipe per view, for images whose views are ``size`` pixels wide."""
-        size = self.size or size
+        size = size if self.size is None else self.size
         name = ("small" if size <= 64 else "byol") if self.recipe == "auto" else self.recipe
         own = {n: v for n in ("min_scale", "grayscale", "jitter", "blur") if (v := getattr(self, n)) is not None}
         return tuple(replace(view, size=size, **own) for view in RECIPES[name])

@@ -36,7 +36,12 @@ def announce(
     step = resumed.state["step"]
     then = resumed.state["environment"]
     differing = [f"{n} {then.get(n)} -> {record.get(n)}" for n in record if then.get(n) != record.get(n)]
-    exact = f"not bit-exact, as these changed: {', '.join(differing)}" if differing else "to the bit"
+    if differing:
+        exact = f"not bit-exact, as these changed: {', '.join(differing)}"
+    elif record["device"] == "cpu":
+        exact = "to the bit"
+    else:
+        exact = "the same images, views and noise; this device may sum in another order"
     console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
 
 

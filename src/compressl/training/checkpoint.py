@@ -7,6 +7,7 @@ checkpoint before it. Reading walks from the newest down and takes the first who
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -45,8 +46,6 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Pa
         ResourceError: the disk is full or the folder cannot be written. Earlier checkpoints are intact.
     """
     target = folder / f"step-{step:09d}"
-    if target.exists():
-        return target
     buffer = io.BytesIO()
     torch.save({"schema": SCHEMA, "step": step, **state}, buffer)
     content = buffer.getbuffer()
@@ -61,7 +60,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Pa
             os.fsync(file.fileno())
         manifest = {"schema": SCHEMA, "files": {"state.pt": {"size": len(content), "sha256": _sha256(content)}}}
         write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=2))
-        temporary.rename(target)
+        if target.exists():  # written before: the same step of the same run
+            shutil.rmtree(temporary)
+        else:
+            temporary.rename(target)
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -69,7 +71,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Pa
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in checkpoints(folder)[keep:]:
+    for old in [path for path in checkpoints(folder) if path <= target][keep:]:
         shutil.rmtree(old, ignore_errors=True)  # an old one too many does no harm; the next save tries again
     return target
 
@@ -88,9 +90,14 @@ def load_newest(folder: Path) -> Loaded | None:
     skipped: dict[str, str] = {}
     for path in checkpoints(folder):
         try:
-            return Loaded(_read(path), path, skipped)
+            loaded = Loaded(_read(path), path, skipped)
         except CheckpointError as error:
             skipped[path.name] = error.problem
+            continue
+        for name in skipped:  # out of the way, so that their steps can be saved again; kept, for who wants to look
+            with contextlib.suppress(OSError):
+                (folder / name).rename(folder / f"damaged-{name}")
+        return loaded
     if skipped:
         listing = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise CheckpointError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +30,18 @@ class NonFiniteGuard:
     most_share: float = 0.01
 
     def check(
-        self, finite: bool, *, step: int, folder: Path, images: Callable[[], Sequence[str]], terms: dict[str, float]
+        self,
+        finite: bool,
+        *,
+        step: int,
+        folder: Path,
+        images: Callable[[], Sequence[str]],
+        terms: Callable[[], dict[str, float]],
     ) -> str | None:
         """None if all is well, else the sentence about the skipped step.
 
         Args:
-            images: gives the names of the batch's images; asked only if they are needed.
+            images, terms: give the names of the batch's images and the loss terms; asked only if they are needed.
 
         Raises:
             NumericsError: too many in a row, or more than 1 % of a hundred and more steps.
@@ -45,12 +53,23 @@ class NonFiniteGuard:
         self.total += 1
         names = list(images())
         report = folder / f"nonfinite-{step}.json"
-        write_atomically(report, json.dumps({"step": step, "terms": terms, "images": names}, indent=2))
+        write_atomically(
+            report,
+            json.dumps(
+                {
+                    "step": step,
+                    "terms": {n: v if math.isfinite(v) else None for n, v in terms().items()},
+                    "images": names,
+                },
+                indent=2,
+            ),
+        )
         message = f"Step {step} was skipped: its loss or gradient is not finite. Its {len(names)} images: {report}."
         if self.in_a_row > self.most_in_a_row or (step >= 100 and self.total > self.most_share * step):
             raise NumericsError(
                 f"{self.total} steps up to {step} were not finite in loss or gradient ({self.in_a_row} in a row).",
-                f"Lower --optimizer.lr, set --optimizer.clip 1 or use --precision fp32; {report} names the images.",
+                f"{report} names the images. Start anew with another --out and a lower --optimizer.lr, "
+                "--optimizer.clip 1 or --precision fp32; the last checkpoint is untouched.",
             )
         return message
 
@@ -76,6 +95,8 @@ def spread(embeddings: Tensor) -> Spread:
     >>> spread(torch.eye(4)).cosine
     0.0
     """
+    if not bool(torch.isfinite(embeddings).all()):
+        return Spread(math.nan, math.nan, math.nan)
     z = F.normalize(embeddings.detach().float(), dim=1)
     n, d = z.shape
     std = float(z.std(dim=0).mean() * d**0.5)
@@ -99,6 +120,9 @@ class CollapseAlarm:
     patience: int = 3
     in_a_row: int = 0
     raised: bool = False
+    advice: ClassVar[str] = (
+        "Lower --optimizer.lr, raise --optimizer.warmup-epochs, or let --method.beta rise (--method.beta-schedule)."
+    )
 
     def check(self, now: Spread, step: int) -> str | None:
         """The sentence to show when the alarm goes off, once."""
@@ -109,8 +133,13 @@ class CollapseAlarm:
         self.raised = True
         return (
             f"The embeddings have collapsed at step {step}: mean cosine between images {now.cosine:.3f}, spread "
-            f"{now.std:.3f} of 1. Lower --optimizer.lr, raise --optimizer.warmup-epochs or weaken --method.beta."
+            f"{now.std:.3f} of 1. {self.advice}"
         )
+
+    @property
+    def sounding(self) -> bool:
+        """Whether the last checks all found a collapse, spoken of or not."""
+        return self.in_a_row >= self.patience
 
     def state(self) -> dict[str, int]:
         return {"in_a_row": self.in_a_row, "raised": int(self.raised)}

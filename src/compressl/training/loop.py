@@ -19,13 +19,13 @@ from rich.console import Console
 from torch import Tensor
 
 from compressl.data import batches
-from compressl.devices import autocast, environment
-from compressl.errors import CompresslError, Interrupted, NumericsError, ResourceError
+from compressl.devices import autocast, environment, is_out_of_memory
+from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
 from compressl.evaluation import features, knn
 from compressl.files import write_atomically
 from compressl.models import save_encoder
 from compressl.randomness import generator, key, permutation
-from compressl.runs import RunFolder, claim, lock
+from compressl.runs import RunFolder, claim, clear, lock
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import to_toml
 from compressl.training import checkpoint, guards
@@ -60,13 +60,11 @@ def pretrain(
     """
     console = console or Console(quiet=True)
     run = claim(settings.run_folder(), overwrite=settings.overwrite)
+    began = False  # a training that fails before it begins changes nothing
     with lock(run.path):
-        began = run.status() is not None
         try:
             training = prepare(settings, progress)
-            resumed = checkpoint.load_newest(run.checkpoints)
-            if resumed is not None:
-                check_same_run(settings, training.packed.fingerprint, resumed.state, run.path)
+            resumed = _find_start(training, run)
             run.set_status("running")
             began = True
             record = environment(training.device, training.precision)
@@ -83,13 +81,36 @@ def pretrain(
         except CompresslError as error:
             _record_failure(run, str(error), began)
             raise
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             _record_failure(run, "out of memory", began)
             raise ResourceError(
                 f"Out of memory with --batch-size {settings.batch_size}.",
                 f"Try --batch-size {max(2, settings.batch_size // 2)}, a smaller --encoder.width or --views.size.",
             ) from error
     return run
+
+
+def _find_start(training: Training, run: RunFolder) -> checkpoint.Loaded | None:
+    """The checkpoint to continue from, or None; with ``--overwrite``, whatever cannot be continued is removed.
+
+    Raises:
+        CheckpointError, DataError: there is something that neither may be continued nor overwritten.
+    """
+    settings = training.settings
+    claim(run.path, overwrite=settings.overwrite)  # again, now that nobody else can
+    try:
+        resumed = None if run.status() == "finished" else checkpoint.load_newest(run.checkpoints)
+        if resumed is not None:
+            check_same_run(settings, training.packed.fingerprint, resumed.state, run.path)
+    except (CheckpointError, DataError):
+        if not settings.overwrite:
+            raise
+        resumed = None
+    if resumed is None:
+        clear(run)
+    return resumed
 
 
 def _train(
@@ -103,11 +124,17 @@ def _train(
     guard, alarm, step, knn_score = guards.NonFiniteGuard(), guards.CollapseAlarm(), 0, None
     if resumed is not None:
         state = resumed.state
-        method.load_state_dict(state["method"])
-        optimizer.load_state_dict(state["optimizer"])
-        guard = guards.NonFiniteGuard(**state["guard"])
-        alarm = guards.CollapseAlarm(in_a_row=state["alarm"]["in_a_row"], raised=bool(state["alarm"]["raised"]))
-        step = state["step"]
+        try:
+            method.load_state_dict(state["method"])
+            optimizer.load_state_dict(state["optimizer"])
+            guard = guards.NonFiniteGuard(**state["guard"])
+            alarm = guards.CollapseAlarm(in_a_row=state["alarm"]["in_a_row"], raised=bool(state["alarm"]["raised"]))
+            step = state["step"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{resumed.path} does not fit this version of compressl ({type(error).__name__}: {error}).",
+                "Use the version that wrote it, another --out, or --overwrite.",
+            ) from error
     total = training.total_steps
     save_every = settings.save_every_steps or settings.save_every * training.steps_per_epoch
     # the running statistics of the norms: a step that is skipped must leave them as they were
@@ -148,7 +175,7 @@ def _train(
                     step=step,
                     folder=run.path,
                     images=lambda batch=batch: [training.packed.name(int(i)) for i in batch.indices],  # type: ignore[misc]
-                    terms={name: float(value) for name, value in terms.items()},
+                    terms=lambda terms=terms: {name: float(value) for name, value in terms.items()},  # type: ignore[misc]
                 )
                 if problem is None:
                     if settings.optimizer.clip is not None:
@@ -157,15 +184,16 @@ def _train(
                     method.after_step(step / total)
                 else:
                     torch._foreach_copy_(buffers, kept)
-                    metrics.write({"step": step + 1, "epoch": batch.epoch, "event": problem})
                     bar.note(problem)
                 optimizer.zero_grad()
                 step += 1
                 images += len(batch.indices)
 
                 line: dict[str, Any] = {"step": step, "epoch": batch.epoch}
+                if problem is not None:
+                    line["event"] = problem
                 ends_epoch = step % training.steps_per_epoch == 0
-                if step % settings.log_every == 0 or step == total:
+                if problem is None and (step % settings.log_every == 0 or step == total):
                     values = {name: float(value) for name, value in terms.items()}
                     line |= {"loss": float(loss), **values, "lr": lr, "gradient_norm": float(norm)}
                     seconds = time.perf_counter() - clock
@@ -178,10 +206,10 @@ def _train(
                     line |= guards.as_dict(now)
                     if message := alarm.check(now, step):
                         line["event"] = message
-                        bar.note(f"[bold red]{message}[/]")
-                        if settings.on_collapse == "stop":
-                            metrics.write(line)
-                            raise NumericsError(message)
+                        bar.note(message)
+                    if alarm.sounding and settings.on_collapse == "stop":
+                        metrics.write(line)
+                        raise NumericsError(f"The embeddings have collapsed at step {step}.", alarm.advice)
                 if (ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0) or step == total:
                     before = time.perf_counter()
                     knn_score = online_knn(training)

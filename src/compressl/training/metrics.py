@@ -6,7 +6,9 @@ the rest can be compared between a run that was interrupted and one that was not
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ class MetricsWriter:
         Raises:
             ResourceError: the disk is full.
         """
-        text = json.dumps(line) + "\n"
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        text = json.dumps(finite) + "\n"  # NaN is no JSON
         try:
             self.file.write(text)
             self.file.flush()
@@ -54,14 +57,17 @@ class MetricsWriter:
             raise storage_error(error, self.path, 0) from error
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # a full disk has been reported by the line that did not fit
+            self.file.close()
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with contextlib.suppress(Exception):
+                self.tensorboard.close()
 
 
 def _open_tensorboard(folder: Path, purge_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except Exception:  # not installed, or broken: it is optional
+
+        return SummaryWriter(str(folder), purge_step=purge_step + 1)
+    except Exception:  # not installed, broken, or no place to write: it is optional
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step + 1)

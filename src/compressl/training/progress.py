@@ -62,7 +62,7 @@ class TrainingProgress:
 
     def note(self, message: str) -> None:
         """A sentence above the line."""
-        self.console.print(message, highlight=False)
+        self.console.print(message, style="yellow", highlight=False, markup=False)
 
 
 def _clock(seconds: float) -> str:

@@ -27,7 +27,7 @@ from compressl.views import Views
 # settings that change neither the weights nor the metrics: a run may be resumed with others
 NEUTRAL = (
     "recipe", "config", "out", "log_every", "save_every", "save_every_steps", "keep", "overwrite", "allow_data_change",
-    "tensorboard", "on_collapse", "data.cache", "data.device", "data.max_unreadable",
+    "tensorboard", "on_collapse", "data.cache", "data.device", "data.max_unreadable", "threads", "device",
 )  # fmt: skip
 
 
@@ -86,11 +86,13 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     source = open_source(settings.data.path)
-    size = settings.views.size or suggest_view_size(source)
+    size = suggest_view_size(source) if settings.views.size is None else settings.views.size
     recipes = settings.views.resolve(size)
     # built before the images are decoded: a wrong encoder should not cost an hour of decoding
     encoder = create_encoder(settings.encoder, recipes[0].size, settings.seed)
     features = count_features(encoder, recipes[0].size)
+    if len(source) < settings.batch_size:
+        raise _too_few(settings, len(source))
     packed = pack(
         source,
         view_size=size,
@@ -102,10 +104,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         chosen = permutation(len(packed), settings.seed, epoch=-1)[: settings.data.limit]
         packed = packed.subset(chosen.sort().values.numpy())
     if len(packed) < settings.batch_size:
-        raise DataError(
-            f"{settings.data.path} holds {len(packed)} images, fewer than one batch of {settings.batch_size}.",
-            f"Give --batch-size {max(2, len(packed) // 2)} or less, or more images.",
-        )
+        raise _too_few(settings, len(packed))
     method = create_method(settings.method, encoder, features, settings.seed).to(device)
     if settings.channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,6 +131,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
             mean=recipes[0].mean,
             std=recipes[0].std,
             seed=settings.seed,
+            data_fingerprint=packed.fingerprint,
         ),
         optimizer=create_optimizer(settings.optimizer, method),
         steps_per_epoch=len(packed) // settings.batch_size,
@@ -139,17 +139,35 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     )
 
 
+def _too_few(settings: PretrainSettings, images: int) -> DataError:
+    if images < 2:
+        return DataError(f"{settings.data.path} holds {images} image(s); at least two are needed.", "Give more images.")
+    return DataError(
+        f"{settings.data.path} holds {images} images, fewer than one batch of {settings.batch_size}.",
+        f"Give --batch-size {max(2, images // 2)} or less, or more images.",
+    )
+
+
 @torch.no_grad()
 def count_features(encoder: nn.Module, size: int) -> int:
     """The width F of the features that an encoder gives for views of this size."""
     was_training = encoder.training
-    features: Tensor = encoder.eval()(torch.zeros(1, 3, size, size))
+    try:
+        features: Tensor = encoder.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"The encoder does not take views of {size} px: {str(error).strip() or type(error).__name__}.",
+            "Give --views.size the side it was made for, or another --encoder.",
+        ) from error
     encoder.train(was_training)
     return features.shape[1]
 
 
 def try_compile(method: Method, size: int, device: torch.device, precision: str) -> str | None:
-    """Compile the encoder in place; None, or why it runs uncompiled. Its weights and statistics are untouched."""
+    """Compile the encoder in place; None, or why it runs uncompiled. Its weights and statistics are untouched.
+
+    Heads and objective stay as they are: they are small, and the objectives keep tables that a compiler cannot see.
+    """
     before = {name: value.clone() for name, value in method.encoder.state_dict().items()}
     method.encoder.compile()
     try:
