@@ -59,7 +59,7 @@ def command(config: dict[str, Any], run: RunFolder) -> str:
     for line in run.config.read_text().splitlines():
         if line.startswith("["):
             group = line.strip("[]") + "."
-        elif line.endswith("  # flag") and not line.startswith("# out"):
+        elif line.endswith("  # flag") and not line.removeprefix("# ").startswith(("out ", "overwrite ")):
             key, _, value = line.removesuffix("  # flag").removeprefix("# ").partition(" = ")
             path = f"{group}{key}"
             flag = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CELL, GAP, FRAME = 80, 6, 4  # pixels
 BACKGROUND = (255, 255, 255, 0)  # transparent: the page behind decides
-RIGHT, WRONG = (38, 139, 90), (204, 72, 60)
+RIGHT, WRONG = (38, 139, 90), (204, 72, 60)  # not by colour alone: the second is drawn thin
 
 Pixels = NDArray[np.uint8]
 
@@ -39,7 +39,10 @@ def sheet(
             left, top = x * step + (2 * GAP if x else 0), y * step
             frame = frames[y][x] if frames is not None else None
             if frame is not None:
-                canvas.paste(Image.new("RGBA", (CELL + 2 * FRAME, CELL + 2 * FRAME), (*frame, 255)), (left, top))
+                thick = 1 if frame == WRONG else FRAME
+                side = CELL + 2 * thick
+                corner = (left + FRAME - thick, top + FRAME - thick)
+                canvas.paste(Image.new("RGBA", (side, side), (*frame, 255)), corner)
             picture = _fit(pixels)
             offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)
             canvas.paste(picture, (left + FRAME + offset[0], top + FRAME + offset[1]))

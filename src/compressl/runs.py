@@ -56,7 +56,15 @@ class RunFolder:
         return None
 
     def set_status(self, status: str, **details: Any) -> None:
-        write_atomically(self.path / "run.json", json.dumps({"status": status, **details}, indent=2))
+        """Write the status; what was noted about earlier resumptions stays."""
+        record = {"status": status, "resumed": self.resumed(), **details}
+        write_atomically(self.path / "run.json", json.dumps(record, indent=2))
+
+    def resumed(self) -> list[dict[str, Any]]:
+        """Each resumption: the step, and what was not as before."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return list(json.loads((self.path / "run.json").read_text()).get("resumed", []))
+        return []
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from compressl import pictures
 from compressl.data import PackedImages, default_cache, open_splits, pack
-from compressl.devices import resolve_device, resolve_precision
-from compressl.errors import DataError, UsageError
+from compressl.devices import is_out_of_memory, resolve_device, resolve_precision
+from compressl.errors import DataError, ResourceError, UsageError
 from compressl.evaluation.protocol import Evaluation, Labelled
 from compressl.evaluation.protocol import evaluate as measure
 from compressl.files import write_atomically
@@ -79,7 +79,7 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
     from dataclasses import replace
 
     settings = replace(settings, precision=resolve_precision(settings.precision, device))  # type: ignore[arg-type]
-    with counting("features") as progress:
+    with counting("features") as progress, memory_errors(settings.batch_size):
         result = measure(
             encoder,
             card,
@@ -100,8 +100,21 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
     return result
 
 
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """A failed allocation becomes a sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"Out of memory with --batch-size {batch_size}.", f"Try --batch-size {max(1, batch_size // 4)}, or --limit."
+        ) from error
+
+
 def neighbor_sheet(result: Evaluation, train: Labelled, test: Labelled) -> bytes:
-    """Test images and their nearest training images, framed by whether the class agrees."""
+    """Test images and their nearest training images; a full frame where the class agrees, a thin one elsewhere."""
     rows, frames = [], []
     for query, found in zip(result.queries, result.neighbors, strict=True):
         pictures_in_row = [_stored(test, int(query)), *(_stored(train, int(j)) for j in found)]
@@ -125,10 +138,10 @@ def print_results(records: dict[str, dict]) -> None:  # type: ignore[type-arg]
         f"{len(data['classes'])} classes, chance {data['chance']:.1%}",
         title_justify="left",
         box=None,
-        padding=(0, 2),
+        padding=(0, 1),
     )
-    for column in ("representation", "dimension", "kNN", "linear probe"):
-        table.add_column(column, justify="left" if column == "representation" else "right")
+    for column in ("representation", "size", "kNN", "linear probe"):
+        table.add_column(column, justify="left" if column == "representation" else "right", no_wrap=True)
     for run, record in records.items():
         for name, result in record["results"].items():
             if name != "encoder" and record is not first:

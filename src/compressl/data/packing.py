@@ -61,7 +61,7 @@ def plan(source: Source, side: int) -> tuple[tuple[int, int], bool]:
 
 
 def suggest_view_size(source: Source) -> int:
-    """A side for views of these images, in pixels: that of images up to 64 px, else 96 or 224, by what they are.
+    """A side for views of these images, in pixels: that of images of one size up to 64 px, else 32, 64, 96 or 224.
 
     Judged by the median of the shorter sides of up to 64 images spread over the source; unreadable ones do not count.
     """
@@ -70,7 +70,7 @@ def suggest_view_size(source: Source) -> int:
         sides += [min(size) for size in _sizes(source, int(index), int(index) + 1)]
     side = int(np.median(sides)) if sides else 224
     if side <= KEPT_SIDE:
-        return max(16, side)
+        return max(16, side) if len(set(sides)) == 1 else 32 if side < 48 else 64
     return 96 if side < 192 else 224
 
 

@@ -72,7 +72,7 @@ class ViewsSettings:
     appendix A). small: two alike without blur. crop: crop and flip alone. symbols: for writing and drawings, two alike
     with most of the colour taken away and nothing mirrored."""
     size: int | None = None
-    """Side of a view in pixels. Default: that of the images up to 64 px, else 96 or 224, whichever is nearer below."""
+    """Side of a view in pixels. Default: that of images of one size up to 64 px, else 32, 64, 96 or 224."""
     min_scale: float | None = None
     """Smallest share of the area that a crop covers. Default: the recipe's."""
     grayscale: float | None = None

@@ -34,8 +34,7 @@ def announce(
     for name, reason in resumed.skipped.items():
         console.print(f"Checkpoint {name} is damaged and was passed over: {reason}.", highlight=False, markup=False)
     step = resumed.state["step"]
-    then = resumed.state["environment"]
-    differing = [f"{n} {then.get(n)} -> {record.get(n)}" for n in record if then.get(n) != record.get(n)]
+    differing = changes(resumed, record)
     if differing:
         exact = f"not bit-exact, as these changed: {', '.join(differing)}"
     elif record["device"] == "cpu":
@@ -43,6 +42,12 @@ def announce(
     else:
         exact = "the same images, views and noise; this device may sum in another order"
     console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
+
+
+def changes(resumed: Loaded, record: dict[str, Any]) -> list[str]:
+    """What about the machine and its software is not as it was when the checkpoint was written."""
+    then = resumed.state["environment"]
+    return [f"{name} {then.get(name)} -> {record.get(name)}" for name in record if then.get(name) != record.get(name)]
 
 
 def picture_of_views(training: Training, batch: Batch, views: list[Tensor]) -> bytes:

@@ -29,7 +29,7 @@ from compressl.runs import RunFolder, claim, clear, lock
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import to_toml
 from compressl.training import checkpoint, guards
-from compressl.training.announce import announce, picture_of_views
+from compressl.training.announce import announce, changes, picture_of_views
 from compressl.training.metrics import MetricsWriter
 from compressl.training.progress import TrainingProgress
 from compressl.training.schedules import cosine_with_warmup
@@ -65,9 +65,12 @@ def pretrain(
         try:
             training = prepare(settings, progress)
             resumed = _find_start(training, run)
-            run.set_status("running")
-            began = True
             record = environment(training.device, training.precision)
+            history = run.resumed() if resumed else []
+            if resumed is not None:
+                history.append({"step": resumed.state["step"], "changed": changes(resumed, record)})
+            run.set_status("running", resumed=history)
+            began = True
             if resumed is None:
                 write_atomically(run.config, to_toml(settings, sources))
                 write_atomically(run.environment, json.dumps(record, indent=2))
