@@ -107,17 +107,16 @@ def section(name: str, runs: dict[str, Any]) -> list[str]:
         "| representation | dimension | kNN | linear probe | training |",
         "|---|---|---|---|---|",
     ]
-    for run, record in runs.items():
-        for what, result in record["evaluation"]["results"].items():
-            if what != "encoder" and record is not first:
-                continue
-            figures = [f"{r['value']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for r in (result["knn"], result["linear"])]
-            training = record["training"]
-            cost = f"{training['seconds'] / 60:.0f} min, {training['images_per_second']:,.0f} images/s"
-            text.append(
-                f"| {run if what == 'encoder' else what} | {result['dimension']} | {figures[0]} | {figures[1]} "
-                f"| {cost if what == 'encoder' else ''} |"
-            )
+    baselines = {name: r for name, r in first["evaluation"]["results"].items() if name != "encoder"}
+    rows = [
+        *((run, record["evaluation"]["results"]["encoder"]) for run, record in runs.items()),
+        *baselines.items(),
+    ]
+    for name, result in rows:
+        figures = [f"{r['value']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for r in (result["knn"], result["linear"])]
+        training = runs[name]["training"] if name in runs else None
+        cost = f"{training['seconds'] / 60:.0f} min, {training['images_per_second']:,.0f} images/s" if training else ""
+        text.append(f"| {name} | {result['dimension']} | {figures[0]} | {figures[1]} | {cost} |")
     text.append("")
     text += differences(runs)
     protocol = first["evaluation"]["protocol"]
