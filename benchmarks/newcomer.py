@@ -62,8 +62,8 @@ def render(record: dict[str, object]) -> None:
     machine = record["environment"]
     assert isinstance(machine, dict)
     text = (
-        f"On two cores of a server CPU ({machine['processor']}, {machine['threads']} threads, torch {machine['torch']}), "
-        f"from a fresh clone: `make demo` {seconds('make demo')} after {seconds('install for the demo')} of installing, "
+        f"From a fresh clone on {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}: "
+        f"`make demo` {seconds('make demo')} after {seconds('install for the demo')} of installing, "
         f"`make test` {seconds('make test')} after {seconds('install for the tests')} more "
         "([newcomer.json](benchmarks/newcomer.json), written by `python benchmarks/newcomer.py`)."
     )

@@ -91,14 +91,23 @@ def test_raw_pixels_are_those_of_the_encoders_crop() -> None:
     assert border.mean() > 0.3, "the black frame outside of the crop was seen"
 
 
-def test_images_that_were_learnt_from_are_named(settings: EvaluateSettings) -> None:
+def test_test_images_that_were_learnt_from_are_named(settings: EvaluateSettings) -> None:
+    """Also where the test images are a part of the collection that was learnt from."""
     from dataclasses import replace
 
-    train, test = Labelled.of(_packed(40, 0), "training"), Labelled.of(_packed(30, 1), "test")
+    from compressl.data import Subset
+
+    whole = ArraySource(_packed(70, 0).images, labels=np.arange(70) % 3, name="whole")
+    parts = [
+        pack(Subset(whole, indices, "part"), view_size=16, cache=None) for indices in np.split(np.arange(70), [40])
+    ]
+    train, test = (Labelled.of(part, "toy") for part in parts)
     encoder = create_encoder(EncoderSettings("resnet18", width=0.125), 16)
-    for fingerprint, expected in ((train.packed.fingerprint, True), ("other", False), (None, None)):
+    for fingerprint, expected in ((whole.fingerprint(), True), ("other", False), (None, None)):
         card = replace(CARD, data_fingerprint=fingerprint)
-        assert evaluate(encoder, card, train, test, settings, CPU).record["data"]["seen_in_pretraining"] is expected
+        data = evaluate(encoder, card, train, test, settings, CPU, split="by hand").record["data"]
+        assert data["seen_in_pretraining"] is expected
+        assert ("also pretrained on" in data["split"]) == bool(expected)
 
 
 def test_limits_are_balanced_and_do_not_depend_on_one_another() -> None:

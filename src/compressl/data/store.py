@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from compressl.data import cache as disk
 from compressl.data.decode import Pixels
 from compressl.data.packing import Contents, plan, unpack
-from compressl.data.source import Labels, Source
+from compressl.data.source import Labels, Source, Subset
 from compressl.errors import DataError
 
 MAX_UNREADABLE = 0.01  # share of the images that may be unreadable before the work stops
@@ -74,6 +74,15 @@ class PackedImages:
             unreadable=[(self.source.describe(int(i)), self._reasons[int(i)]) for i in origin[~readable]],
             origin=origin,
         )
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Of these images, and of the whole collections that they are parts of."""
+        found, source = {self.fingerprint}, self.source
+        while isinstance(source, Subset):
+            source = source.source
+            found.add(source.fingerprint())
+        return found
 
     @property
     def _reasons(self) -> dict[int, str]:

@@ -135,6 +135,7 @@ def evaluate(
         results[name]["linear"]["weight_decay"] = probe.weight_decay
         if name == "encoder":
             neighbors = knn.nearest(bank, queries[torch.from_numpy(chosen)], NEIGHBORS)[1].cpu().numpy()
+    seen = card.data_fingerprint in test.packed.fingerprints if card.data_fingerprint else None
     record = {
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -145,11 +146,9 @@ def evaluate(
             "test_images": len(test.labels),
             "test_fingerprint": test.packed.fingerprint,
             "classes": class_names or [str(c) for c in range(classes)],
-            "split": split,
+            "split": split + ("; these test images were also pretrained on, without their labels" if seen else ""),
             "train_fingerprint": train.packed.fingerprint,
-            "seen_in_pretraining": card.data_fingerprint in (train.packed.fingerprint, test.packed.fingerprint)
-            if card.data_fingerprint
-            else None,
+            "seen_in_pretraining": seen,
             "chance": float(np.bincount(test.labels).max() / len(test.labels)),
         },
         "protocol": protocol(card, settings),

@@ -21,14 +21,13 @@ from torch import Tensor
 from compressl.data import batches
 from compressl.devices import autocast, environment, is_out_of_memory
 from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
-from compressl.evaluation import features, knn
 from compressl.files import write_atomically
 from compressl.models import save_encoder
-from compressl.randomness import generator, key, permutation
+from compressl.randomness import generator, key
 from compressl.runs import RunFolder, claim, clear, lock
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import to_toml
-from compressl.training import checkpoint, guards
+from compressl.training import checkpoint, guards, online
 from compressl.training.announce import announce, changes, picture_of_views
 from compressl.training.metrics import MetricsWriter
 from compressl.training.progress import TrainingProgress
@@ -37,7 +36,6 @@ from compressl.training.setup import Training, check_same_run, prepare
 from compressl.training.signals import StopRequest
 
 ALARM_EVERY = 50  # steps between looks at the spread of the embeddings
-KNN_BANK, KNN_QUERIES = 5000, 1000  # training images of the online kNN, at most
 
 
 def pretrain(
@@ -205,7 +203,7 @@ def _train(
                     bar.show(step, batch.epoch, float(loss), values, rate, waiting)
                     clock, waited, images = time.perf_counter(), loader.waited, 0
                 if step % ALARM_EVERY == 0:
-                    now = guards.spread(_embed(training, views[0]))
+                    now = guards.spread(online.embed(training, views[0]))
                     line |= guards.as_dict(now)
                     if message := alarm.check(now, step):
                         line["event"] = message
@@ -215,7 +213,7 @@ def _train(
                         raise NumericsError(f"The embeddings have collapsed at step {step}.", alarm.advice)
                 if (ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0) or step == total:
                     before = time.perf_counter()
-                    knn_score = online_knn(training)
+                    knn_score = online.knn_score(training)
                     clock += time.perf_counter() - before  # the rate is that of the training alone
                     if knn_score is not None:
                         line["knn"] = bar.knn = knn_score
@@ -250,47 +248,6 @@ def _forward_backward(training: Training, views: list[Tensor], step: int) -> tup
         total += loss.detach() / passes
         means = {name: value / passes + means.get(name, 0.0) for name, value in terms.items()}
     return total, means
-
-
-@torch.no_grad()
-def _embed(training: Training, view: Tensor) -> Tensor:
-    """Embeddings of up to 256 images in evaluation mode."""
-    training.method.eval()
-    with autocast(training.device, training.precision):
-        embeddings = training.method.embed(view[:256]).float()
-    training.method.train()
-    return embeddings
-
-
-def online_knn(training: Training) -> float | None:
-    """kNN accuracy of the encoder between training images, or None without labels: a sign of life, not a result."""
-    packed, settings = training.packed, training.settings
-    if packed.labels is None or not settings.knn_every:
-        return None
-    order = permutation(len(packed), settings.seed, epoch=-2).numpy()
-    order = order[packed.readable[order]]
-    count = min(KNN_QUERIES, len(order) // 10)
-    if count == 0:
-        return None
-    queries, bank = (
-        features.extract(
-            training.method.encoder,
-            packed,
-            chosen,
-            size=training.card.size,
-            mean=training.card.mean,
-            std=training.card.std,
-            device=training.device,
-            precision=training.precision,
-            batch_size=settings.batch_size,
-        )
-        for chosen in (order[:count], order[count : count + KNN_BANK])
-    )
-    labels = torch.from_numpy(packed.labels).to(training.device)
-    expected = labels[torch.from_numpy(order[:count])]
-    known = labels[torch.from_numpy(order[count : count + KNN_BANK])]
-    predicted = knn.knn_predict(bank, known, queries, int(labels.max()) + 1)
-    return float((predicted == expected).float().mean())
 
 
 def _state(training: Training, guard: guards.NonFiniteGuard, alarm: guards.CollapseAlarm) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Looks at the encoder while it trains: signs of life, not results."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compressl.devices import autocast
+from compressl.evaluation import features, knn
+from compressl.randomness import permutation
+from compressl.training.setup import Training
+
+KNN_BANK, KNN_QUERIES = 5000, 1000  # training images of the online kNN, at most
+
+
+@torch.no_grad()
+def embed(training: Training, view: Tensor) -> Tensor:
+    """Embeddings of up to 256 images in evaluation mode."""
+    training.method.eval()
+    with autocast(training.device, training.precision):
+        embeddings = training.method.embed(view[:256]).float()
+    training.method.train()
+    return embeddings
+
+
+def knn_score(training: Training) -> float | None:
+    """kNN accuracy of the encoder between training images, or None without labels: a sign of life, not a result."""
+    packed, settings = training.packed, training.settings
+    if packed.labels is None or not settings.knn_every:
+        return None
+    order = permutation(len(packed), settings.seed, epoch=-2).numpy()
+    order = order[packed.readable[order]]
+    count = min(KNN_QUERIES, len(order) // 10)
+    if count == 0:
+        return None
+    queries, bank = (
+        features.extract(
+            training.method.encoder,
+            packed,
+            chosen,
+            size=training.card.size,
+            mean=training.card.mean,
+            std=training.card.std,
+            device=training.device,
+            precision=training.precision,
+            batch_size=settings.batch_size,
+        )
+        for chosen in (order[:count], order[count : count + KNN_BANK])
+    )
+    labels = torch.from_numpy(packed.labels).to(training.device)
+    expected = labels[torch.from_numpy(order[:count])]
+    known = labels[torch.from_numpy(order[count : count + KNN_BANK])]
+    predicted = knn.knn_predict(bank, known, queries, int(labels.max()) + 1)
+    return float((predicted == expected).float().mean())
