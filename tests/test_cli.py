@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def test_data_that_cannot_be_used(
         (["pretrain", "--data", "x", "--encoder", "resnet999"], 2, "encoder 'resnet999' is unknown"),
         (["pretrain", "--data", "digits", "--device", "cuda:99"], 2, "cuda:99 is not there"),
         (["evaluate", "nowhere", "--data", "digits"], 4, "holds no finished encoder"),
-        (["report", "nowhere"], 3, "holds no run"),
+        (["report", "nowhere"], 4, "holds no run"),
         (["list", "--all"], 2, "takes no options"),
         (["doctor", "now"], 2, "takes no options"),
     ],
@@ -170,6 +171,47 @@ def test_several_processes_are_refused_for_now(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("pretrain", "--data", str(photos), "--out", "r", *SMALL) == 2
     assert "several processes" in capsys.readouterr().err
+
+
+def test_a_run_inside_the_data_folder_is_no_data(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(classes / "my run")
+    argv = ("pretrain", "--data", str(classes), "--batch-size", "8", *SMALL, "--epochs", "2", "--out")
+    assert run(*argv, out) == 0
+    assert run(*argv, str(classes / "again")) == 0
+    assert run("evaluate", out, "--data", str(classes), "--resamples", "100", "--k", "5") == 0
+    record = json.loads(Path(out, "evaluation.json").read_text())
+    assert record["data"]["classes"] == ["blue", "red <b>"]
+    assert record["data"]["seen_in_pretraining"] is True
+
+
+def test_a_reader_that_goes_away_does_not_end_the_work(photos: Path, tmp_path: Path) -> None:
+    words = ["pretrain", "--data", str(photos), "--out", str(tmp_path / "r"), "--batch-size", "8", *SMALL]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "compressl", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read().decode()
+    assert process.wait(timeout=100) == 0, errors
+    assert (tmp_path / "r" / "encoder.safetensors").exists()
+
+
+def test_a_damaged_status_is_no_stranger(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("pretrain", "--data", str(photos), "--out", str(tmp_path / "r"), "--batch-size", "8", *SMALL)
+    assert run(*argv) == 0
+    (tmp_path / "r" / "run.json").write_text("")
+    assert run(*argv) == 0, "it is continued from its checkpoint"
+    (tmp_path / "r" / "run.json").write_text("")
+    assert run(*argv, "--overwrite") == 0
+
+
+def test_outputs_that_cannot_be_are_found_first(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", "nowhere", "--data", "digits", "--out", str(tmp_path)) == 2
+    assert run("report", "nowhere", "--out", str(tmp_path / "no" / "x.html")) == 2
+    assert "Give --out a file" in capsys.readouterr().err
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +251,7 @@ def test_a_doctor_survives_its_own_checks(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("report", "nowhere", "--debug") == 3
+    assert run("report", "nowhere", "--debug") == 4
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 
 from rich.console import Console
 
+from compressl.console import PatientConsole
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -29,7 +31,7 @@ MARKS = {"good": "[green]✓[/]", "note": "[yellow]·[/]", "bad": "[red]✗[/]"}
 
 def examine(console: Console | None = None) -> bool:
     """Print what was found; True if nothing is broken."""
-    console = console or Console(highlight=False)
+    console = console or PatientConsole(highlight=False)
     sound = True
     for check in CHECKS:
         try:

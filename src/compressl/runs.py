@@ -50,10 +50,13 @@ class RunFolder:
         return self.path / "environment.json"
 
     def status(self) -> str | None:
-        """running, interrupted, failed or finished; None where no run has begun."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            return str(json.loads((self.path / "run.json").read_text()).get("status"))
-        return None
+        """running, interrupted, failed or finished; damaged where run.json is unreadable; None where no run began."""
+        try:
+            return str(json.loads((self.path / "run.json").read_text())["status"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None if (self.path / "run.json").is_dir() or self.path.is_file() else "damaged"
 
     def set_status(self, status: str, **details: Any) -> None:
         """Write the status; what was noted about earlier resumptions stays."""

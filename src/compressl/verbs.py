@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from compressl import pictures
+from compressl.console import PatientConsole
 from compressl.data import PackedImages, default_cache, open_splits, pack
 from compressl.devices import is_out_of_memory, resolve_device, resolve_precision
-from compressl.errors import DataError, ResourceError, UsageError
+from compressl.errors import CheckpointError, ResourceError, UsageError
 from compressl.evaluation.protocol import Evaluation, Labelled
 from compressl.evaluation.protocol import evaluate as measure
 from compressl.files import write_atomically
@@ -25,7 +26,7 @@ from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.report import ReportSettings
 
-console = Console(highlight=False)
+console = PatientConsole(highlight=False)
 
 
 @contextmanager
@@ -64,8 +65,8 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
     """Evaluate a run, write evaluation.json and the picture of neighbours, print the table unless ``quiet``."""
     device = resolve_device(settings.device)
     out = settings.out or RunFolder(settings.run).evaluation
-    if settings.out is not None and not out.parent.is_dir():  # found now, not after the measuring
-        raise UsageError(f"{out.parent} is no folder.", "Give --out a file in a folder that exists.")
+    if settings.out is not None:
+        check_file(out)  # now, not after the measuring
     encoder, card = load_encoder(settings.run)
     sources = open_splits(settings.data, settings.test, seed=settings.seed)
     packed: dict[str, PackedImages] = {}
@@ -76,8 +77,6 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
                 console.print(f"Left out of the {role} images: {name} ({reason}).", markup=False)
     train = Labelled.of(packed["training"], "training", settings.limit, settings.seed)
     test = Labelled.of(packed["test"], "test")
-    from dataclasses import replace
-
     settings = replace(settings, precision=resolve_precision(settings.precision, device))  # type: ignore[arg-type]
     with counting("features") as progress, memory_errors(settings.batch_size):
         result = measure(
@@ -92,12 +91,24 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
             advance=lambda what, done, total: progress(done, total, what),  # type: ignore[call-arg]
         )
     write_atomically(out, json.dumps(result.record, indent=2))
-    write_atomically(out.with_name("neighbors.png"), neighbor_sheet(result, train, test))
+    picture = out.with_name("neighbors.png") if settings.out is None else out.with_suffix(".neighbors.png")
+    write_atomically(picture, neighbor_sheet(result, train, test))
     if quiet:
         return result
     print_results({settings.run.name: result.record})
     console.print(f"Written to {out}. Next: compressl report {settings.run}", markup=False)
     return result
+
+
+def check_file(out: Path) -> None:
+    """Refuse an output that is no file in a folder that exists.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if out.is_dir() or not out.parent.is_dir():
+        what = f"{out} is a folder" if out.is_dir() else f"{out.parent} is no folder"
+        raise UsageError(f"{what}.", "Give --out a file in a folder that exists.")
 
 
 @contextmanager
@@ -158,9 +169,11 @@ def report(settings: ReportSettings) -> Path:
     """Write the page."""
     from compressl.report import write_report
 
+    if settings.out is not None:
+        check_file(settings.out)
     missing = [str(path) for path in settings.runs if RunFolder(path).status() is None]
     if missing:
-        raise DataError(f"{', '.join(missing)} holds no run.", "Give folders that `compressl pretrain` wrote.")
+        raise CheckpointError(f"{', '.join(missing)} holds no run.", "Give folders that `compressl pretrain` wrote.")
     out = settings.out or (settings.runs[0] if len(settings.runs) == 1 else settings.runs[0].parent) / "report.html"
     write_report([RunFolder(path) for path in settings.runs], out)
     console.print(f"Written to {out}", markup=False)

@@ -68,6 +68,15 @@ def test_damage_is_a_sentence(saved: Path, name: str, damage: str) -> None:
         load_encoder(saved)
 
 
+def test_a_flipped_bit_is_found(saved: Path) -> None:
+    file = saved / "encoder.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        load_encoder(saved)
+
+
 def test_weights_of_another_encoder_are_refused(saved: Path) -> None:
     card = dataclasses.asdict(CARD) | {"width": 0.25}
     (saved / "encoder.json").write_text(json.dumps(card))

@@ -108,6 +108,8 @@ def test_all_problems_of_file_and_flags_at_once(tmp_path: Path) -> None:
         (["--device", "gpu"], "device 'gpu' is unknown"),
         (["--accumulate", "4"], "accumulate is refused for c-simclr"),
         (["--method", "byol", "--accumulate", "3"], "accumulate must divide batch_size"),
+        (["--out", ""], "--out needs a value"),
+        (["--method", ""], "--method needs a value"),
         (["--views.size", "0"], "size is a number of pixels"),
         (["--device", "cuda:x"], "device 'cuda:x' is unknown"),
         (["--seed", "-1"], "seed lies between"),
@@ -161,6 +163,8 @@ def test_the_record_of_a_run_does_not_replay_its_folder(tmp_path: Path) -> None:
 
 def test_values_with_underscores_and_none() -> None:
     settings, _ = load_pretrain(["--data=my_photos", "--optimizer.clip", "none", "--batch_size=32"])
+    named, _ = load_pretrain(["--data", "none", "--out", "none"])
+    assert (named.data.path, named.out) == ("none", Path("none"))
     assert (settings.data.path, settings.optimizer.clip, settings.batch_size) == ("my_photos", None, 32)
 
 

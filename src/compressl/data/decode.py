@@ -8,6 +8,7 @@ orientation, transparency laid over white (what a page would show; dropping alph
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -143,7 +144,9 @@ class _Opened:
         if len(self.data) > self.limits.file_bytes:
             raise UnreadableImage(f"{len(self.data)} bytes are more than the {self.limits.file_bytes} allowed")
         try:
-            image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+                image = Image.open(io.BytesIO(self.data), formats=FORMATS)
         except MemoryError:
             raise
         except Exception as error:

@@ -102,6 +102,9 @@ def walk(root: Path) -> Iterator[tuple[str, int]]:
                 f"The folder {folder} cannot be listed: {reason}.", "Change its permissions or give another folder."
             ) from error
         below = []
+        names = {entry.name for entry in entries}
+        if prefix and {"run.json", "metrics.jsonl"} <= names:
+            continue  # a run of ours, kept beside the images that it learns from: its pictures are none of them
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -169,7 +169,7 @@ def _packed(source: Source, fingerprint: str, contents: Contents, max_unreadable
         raise DataError(
             f"{len(named)} of the {count} images of {source.name} are unreadable, more than the "
             f"{max_unreadable:.0%} tolerated: {listed}{more}.",
-            "Mend or remove them.",
+            "Mend or remove them; `compressl pretrain` takes --data.max-unreadable to tolerate more.",
         )
     rows = _replacement(readable, source.name)
     return PackedImages(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compressl.data.store import PackedImages
 
 SCHEMA = 1
+MOST_CLASSES = 100_000
 QUERIES, NEIGHBORS = 8, 8  # the picture of nearest neighbours
 
 Correct = NDArray[np.bool_]
@@ -58,6 +59,11 @@ class Labelled:
         if limit is not None and limit < len(indices):
             indices = indices[_per_class(packed.labels[indices], limit, seed)]
         labels = packed.labels[indices]
+        if labels.max() > MOST_CLASSES:
+            raise DataError(
+                f"The {role} images have a label {labels.max()}; labels number the classes from 0.",
+                "Number them so, or use class folders.",
+            )
         if len(np.unique(labels)) < 2:
             raise DataError(f"The {role} images show one class only.", "An evaluation needs at least two.")
         return Labelled(packed, indices, labels)

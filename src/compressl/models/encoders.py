@@ -8,6 +8,7 @@ see an image, so that nothing but the two files is needed to use it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -150,8 +151,10 @@ def _checked(fields: dict[str, Any]) -> EncoderCard:
 def save_encoder(encoder: nn.Module, card: EncoderCard, folder: Path) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json`` into a folder, each whole or not at all."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    write_atomically(folder / "encoder.safetensors", safetensors.torch.save(weights))
-    write_atomically(folder / "encoder.json", json.dumps(asdict(card), indent=2).encode())
+    content = safetensors.torch.save(weights)
+    fields = asdict(card) | {"sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(folder / "encoder.safetensors", content)
+    write_atomically(folder / "encoder.json", json.dumps(fields, indent=2).encode())
 
 
 def load_encoder(folder: Path | str) -> tuple[nn.Module, EncoderCard]:
@@ -162,14 +165,19 @@ def load_encoder(folder: Path | str) -> tuple[nn.Module, EncoderCard]:
     """
     folder = Path(folder)
     try:
-        card = _checked(json.loads((folder / "encoder.json").read_text()))
-        weights = safetensors.torch.load_file(folder / "encoder.safetensors")
+        fields = json.loads((folder / "encoder.json").read_text())
+        content = (folder / "encoder.safetensors").read_bytes()
+        expected = fields.pop("sha256", None)  # a card written by hand may lack it
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise ValueError("encoder.safetensors is not what was written (SHA-256 differs)")
+        card = _checked(fields)
+        weights = safetensors.torch.load(content)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no finished encoder: {Path(error.filename or '').name or 'a file'} is missing.",
             "Give the --out folder of a finished `compressl pretrain`.",
         ) from error
-    except (ValueError, TypeError, KeyError, OSError, safetensors.SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"The encoder in {folder} is damaged: {error}.", "Take another run, or pretrain again."
         ) from error

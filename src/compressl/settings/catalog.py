@@ -14,10 +14,11 @@ from compressl.settings.views import RECIPES as VIEW_RECIPES
 
 def print_catalog() -> None:
     """Methods, encoders, view recipes and training recipes."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    from compressl.console import PatientConsole
+
+    console = PatientConsole(highlight=False, markup=False)
 
     def table(title: str, rows: list[tuple[str, str]]) -> None:
         grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))

@@ -16,7 +16,7 @@ import tyro
 
 from compressl.errors import UsageError
 from compressl.settings.methods import METHODS, MethodSettings
-from compressl.settings.options import convert, flag_value, options, read_flags
+from compressl.settings.options import convert, flag_value, is_optional_number, options, read_flags
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.spelling import suggestion
 
@@ -75,7 +75,8 @@ def _method(argv: Sequence[str], tables: list[tuple[str, dict[str, Any]]], probl
     for _, table in tables:
         group = table.get("method")
         name = group.get("name", name) if isinstance(group, dict) else name
-    name = flag_value(argv, "method") or name
+    flag = flag_value(argv, "method")
+    name = name if flag is None else flag
     if not isinstance(name, str) or name not in METHODS:
         problems.append(f"method {name!r} is unknown.{suggestion(str(name), METHODS)} Known: {', '.join(METHODS)}.")
         return default
@@ -105,7 +106,11 @@ def _parse(settings: Any, values: dict[str, Any] | None, argv: Sequence[str], pr
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)), f"See `{prog} --help`.")
     default = None if values is None else _build(settings, values)
-    words = ["None" if word == "none" else word for word in argv]
+    # tyro spells it None; a path or a text may be called none
+    absent = {f"--{o.flag}" for o in options(settings).values() if is_optional_number(o)}
+    words = [
+        "None" if word == "none" and before in absent else word for before, word in zip(["", *argv], argv, strict=False)
+    ]
     parsed: Any = tyro.cli(settings, default=default, args=words, prog=prog, description=settings.__doc__)
     if wrong := parsed.check():
         raise UsageError("\n".join(wrong), f"See `{prog} --help`.")

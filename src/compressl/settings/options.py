@@ -69,9 +69,9 @@ def convert(value: Any, kind: Any) -> Any:
     """
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if value is None or (value == "none" and _inner(kind) in (int, float)):
             return None
-        return convert(value, next(k for k in get_args(kind) if k is not type(None)))
+        return convert(value, _inner(kind))
     if origin is Literal:
         if value not in get_args(kind):
             raise ValueError(f"one of {', '.join(get_args(kind))}{suggestion(str(value), get_args(kind))}")
@@ -97,6 +97,15 @@ def convert(value: Any, kind: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("text in quotes")
     return Path(value).expanduser() if kind is Path else value
+
+
+def _inner(kind: Any) -> Any:
+    return next((k for k in get_args(kind) if k is not type(None)), None)
+
+
+def is_optional_number(option: Option) -> bool:
+    """Whether ``none`` stands for no value."""
+    return _inner(option.kind) in (int, float) and type(None) in get_args(option.kind)
 
 
 def read_flags(argv: Sequence[str], known: dict[str, Option]) -> tuple[dict[str, Any], list[str]]:
@@ -135,7 +144,7 @@ def read_flags(argv: Sequence[str], known: dict[str, Option]) -> tuple[dict[str,
             given = [text] if equals else []
             while not equals and words and not words[0].startswith("--") and (not given or _is_list(option)):
                 given.append(words.pop(0))
-            if not given:
+            if not given or "" in given:
                 problems.append(f"--{name} needs a value.")
                 continue
         try:

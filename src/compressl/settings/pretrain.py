@@ -165,5 +165,6 @@ class PretrainSettings:
         """Where the run is kept."""
         if self.out is not None:
             return self.out.expanduser()
-        name = self.data.path.rstrip("/").rsplit("/", 1)[-1].replace(":", "-") or "images"
+        path = Path(self.data.path).expanduser()
+        name = path.resolve().name if path.exists() else self.data.path.replace(":", "-").replace("/", "-")
         return Path("runs") / f"{name}-{self.method.name}"

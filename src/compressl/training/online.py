@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,8 +48,9 @@ def knn_score(training: Training) -> float | None:
         )
         for chosen in (order[:count], order[count : count + KNN_BANK])
     )
-    labels = torch.from_numpy(packed.labels).to(training.device)
+    classes, numbered = np.unique(packed.labels, return_inverse=True)  # labels may be any numbers
+    labels = torch.from_numpy(numbered).to(training.device)
     expected = labels[torch.from_numpy(order[:count])]
     known = labels[torch.from_numpy(order[count : count + KNN_BANK])]
-    predicted = knn.knn_predict(bank, known, queries, int(labels.max()) + 1)
+    predicted = knn.knn_predict(bank, known, queries, len(classes))
     return float((predicted == expected).float().mean())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressl.data import PackedImages, default_cache, open_source, pack, suggest_view_size
-from compressl.devices import autocast, free_memory, resolve_device, resolve_precision
+from compressl.devices import autocast, free_memory, is_out_of_memory, resolve_device, resolve_precision
 from compressl.errors import CheckpointError, DataError, UsageError
 from compressl.methods import Method, create_method
 from compressl.models import EncoderCard, create_encoder
@@ -155,6 +155,8 @@ def count_features(encoder: nn.Module, size: int) -> int:
     try:
         features: Tensor = encoder.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UsageError(
             f"The encoder does not take views of {size} px: {str(error).strip() or type(error).__name__}.",
             "Give --views.size the side it was made for, or another --encoder.",
