@@ -117,7 +117,7 @@ class TestNpy:
         np.save(tmp_path / "toy.npy", np.zeros((5, 8, 8), np.uint8))
         np.save(tmp_path / "toy.labels.npy", labels)
         with pytest.raises(DataError, match=message):
-            open_source(str(tmp_path / "toy.npy"))
+            open_source(str(tmp_path / "toy.npy"), "train")
 
     def test_a_pickle_is_refused_and_runs_nothing(self, tmp_path: Path) -> None:
         sentinel = tmp_path / "executed"
@@ -210,9 +210,9 @@ class TestParquet:
             ({"image": pa.array([], pa.binary())}, "no rows"),
         ]:
             with pytest.raises(DataError, match=message):
-                open_source(write(**columns))
+                open_source(write(**columns), "train")
         with pytest.raises(DataError, match="row 1 has the label 7, but there are 2 class names"):
-            open_source(str(make_parquet(tmp_path / "y.parquet", [0, 7], ["a", "b"])))
+            open_source(str(make_parquet(tmp_path / "y.parquet", [0, 7], ["a", "b"])), "train")
         (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really PAR1")
         with pytest.raises(DataError, match=r"broken\.parquet is not a readable Parquet file"):
             open_source(str(tmp_path / "broken.parquet"))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressl.data.decode import Pixels, to_rgb
-from compressl.data.source import Family, Labels, checked_labels, digest
+from compressl.data.source import Family, LabelError, Labels, checked_labels, digest, if_usable
 from compressl.errors import DataError
 
 _SAMPLES, _SAMPLE_BYTES = 64, 16384  # what of an array's content goes into its fingerprint: 1 MB, evenly spread
@@ -40,12 +40,15 @@ class ArraySource:
         self.class_names = class_names
         self.labels: Labels | None = None
         if labels is not None:
-            if labels.ndim != 1 or len(labels) != len(images) or not np.issubdtype(labels.dtype, np.integer):
-                raise DataError(
-                    f"The labels of {name} are {labels.dtype} {list(labels.shape)}, its images are {len(images)}.",
-                    "Give one integer per image.",
-                )
-            self.labels = checked_labels(labels.astype(np.int64), class_names, name)
+            self.labels = if_usable(lambda: self._checked(labels), None)
+
+    def _checked(self, labels: NDArray[Any]) -> Labels | None:
+        if labels.ndim != 1 or len(labels) != len(self.images) or not np.issubdtype(labels.dtype, np.integer):
+            raise LabelError(
+                f"The labels of {self.name} are {labels.dtype} {list(labels.shape)}, its images {len(self.images)}.",
+                "Give one integer per image.",
+            )
+        return checked_labels(labels.astype(np.int64), self.class_names, self.name)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -11,7 +11,7 @@ import numpy as np
 
 from compressl.data.decode import UnreadableImage
 from compressl.data.parquet import LABEL_COLUMNS
-from compressl.data.source import Family, Labels, Source, checked_labels, digest
+from compressl.data.source import Family, Labels, Source, checked_labels, digest, if_usable
 from compressl.errors import DataError, UsageError
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
@@ -47,7 +47,8 @@ class HubSource:
             names = getattr(table.features[label], "names", None)
             self.class_names = list(names) if names else None
             values = np.array([-1 if value is None else value for value in table[label]], dtype=np.int64)
-            self.labels = checked_labels(values, self.class_names, f"hf:{name}, column {label}")
+            where = f"hf:{name}, column {label}"
+            self.labels = if_usable(lambda: checked_labels(values, self.class_names, where), None)
 
     def __len__(self) -> int:
         return len(self._table)

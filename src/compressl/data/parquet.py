@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressl.data.decode import UnreadableImage
-from compressl.data.source import Family, Labels, checked_labels, digest
+from compressl.data.source import Family, LabelError, Labels, checked_labels, digest, if_usable
 from compressl.errors import DataError
 
 IMAGE_COLUMN = "image"
@@ -56,7 +56,10 @@ class ParquetSource:
                 self._starts.append(self._starts[-1] + reader.metadata.row_group(group).num_rows)
         if len(self) == 0:
             raise DataError(f"{root} holds no images: its Parquet files have no rows.", "Give files with rows.")
-        self.labels, self.class_names = self._read_labels(schemas)
+        self.labels: Labels | None
+        self.class_names: list[str] | None
+        nothing: tuple[Labels | None, list[str] | None] = (None, None)
+        self.labels, self.class_names = if_usable(lambda: self._read_labels(schemas), nothing)
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, Any] = OrderedDict()  # row group -> column of bytes
 
@@ -216,9 +219,9 @@ def _label_values(reader: Any, name: str, shown: str) -> NDArray[Any]:
         return np.asarray(column.fill_null(-1).to_numpy())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         if column.null_count:
-            raise DataError(f"{shown}: the column {name} has rows without a value.", "Give every image a label.")
+            raise LabelError(f"{shown}: the column {name} has rows without a value.", "Give every image a label.")
         return np.asarray(column.to_pylist(), dtype=np.str_)
-    raise DataError(
+    raise LabelError(
         f"{shown}: the column {name} is of type {column.type}.", "Labels are integers from 0, or strings; convert them."
     )
 

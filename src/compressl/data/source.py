@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from compressl.data.decode import Pixels
 from compressl.errors import DataError
 
 Labels = NDArray[np.int64]
+T = TypeVar("T")
 
 TEST_SHARE = 0.2  # of a source without a split of its own
 
@@ -120,11 +123,50 @@ def digest(entries: Iterable[tuple[object, ...]]) -> str:
     return total.hexdigest()[:32]
 
 
+class LabelError(DataError):
+    """Labels that cannot be used; a pretraining, which needs none, goes on without them."""
+
+
+_IGNORED: ContextVar[list[str] | None] = ContextVar("what is wrong with labels that nobody needs", default=None)
+
+
+@contextmanager
+def labels_optional() -> Iterator[list[str]]:
+    """Within it, unusable labels are left out; the list then says what is wrong with them."""
+    problems: list[str] = []
+    token = _IGNORED.set(problems)
+    try:
+        yield problems
+    finally:
+        _IGNORED.reset(token)
+
+
+def if_usable(read: Callable[[], T], otherwise: T) -> T:
+    """What ``read`` gives, or ``otherwise`` for unusable labels within :func:`labels_optional`.
+
+    Raises:
+        LabelError: for unusable labels elsewhere.
+
+    >>> with labels_optional() as problems:
+    ...     if_usable(lambda: checked_labels(np.array([0, -1]), None, "a.npy"), None)
+    >>> problems
+    ['a.npy: row 1 has the label -1.']
+    """
+    try:
+        return read()
+    except LabelError as error:
+        problems = _IGNORED.get()
+        if problems is None:
+            raise
+        problems.append(error.problem)
+        return otherwise
+
+
 def checked_labels(labels: NDArray[np.int64], class_names: list[str] | None, where: str) -> Labels | None:
     """The labels, or None where every one is -1 (a test set published without its answers).
 
     Raises:
-        DataError: for labels that are partly missing or outside the class names.
+        LabelError: for labels that are partly missing or outside the class names.
 
     >>> checked_labels(np.array([-1, -1]), None, "test.parquet") is None
     True
@@ -133,13 +175,13 @@ def checked_labels(labels: NDArray[np.int64], class_names: list[str] | None, whe
         return None
     if labels.min() < 0:
         bad = int(np.argmax(labels < 0))
-        raise DataError(
+        raise LabelError(
             f"{where}: row {bad} has the label {int(labels[bad])}.",
             "Labels are integers from 0; give every image one, or remove the labels.",
         )
     if class_names is not None and labels.max() >= len(class_names):
         bad = int(np.argmax(labels >= len(class_names)))
-        raise DataError(
+        raise LabelError(
             f"{where}: row {bad} has the label {int(labels[bad])}, but there are {len(class_names)} class names.",
             "Correct the label or the class names.",
         )

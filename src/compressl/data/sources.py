@@ -14,7 +14,7 @@ from compressl.data.digits import digits_family
 from compressl.data.folder import folder_family, walk
 from compressl.data.hub import hub_family
 from compressl.data.parquet import ParquetSource, parquet_family
-from compressl.data.source import TEST_SHARE, Family, Source, Subset, stratified
+from compressl.data.source import TEST_SHARE, Family, Source, Subset, labels_optional, stratified
 from compressl.errors import DataError, UsageError
 
 KINDS = (
@@ -49,7 +49,13 @@ def open_source(spec: str, split: str | None = None, *, seed: int = 0) -> Source
     """
     if split not in (None, "train", "test"):
         raise UsageError(f"The split {split!r} is not known.", "Choose train or test, or leave it out.")
-    return _part(_family(spec), split, seed)
+    if split is not None:
+        return _part(_family(spec), split, seed)
+    with labels_optional() as problems:
+        source = _part(_family(spec), split, seed)
+    if problems:
+        source.note = f"{source.note} The labels are not used: {' '.join(problems)}".strip()
+    return source
 
 
 def open_splits(spec: str, test_spec: str | None = None, *, seed: int = 0) -> Splits:
