@@ -19,6 +19,7 @@ from compressl.settings.methods import METHODS, MethodSettings
 from compressl.settings.options import convert, flag_value, is_optional_number, options, read_flags
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.spelling import suggestion
+from compressl.settings.toml import flatten
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -52,7 +53,7 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for label, table in tables:
-        for path, value in _flatten(table).items():
+        for path, value in flatten(table).items():
             if path == "description":  # a recipe's words about itself
                 continue
             if path not in known:
@@ -140,13 +141,6 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path} is not TOML: {error}.")
     return {}
-
-
-def _flatten(table: dict[str, Any], group: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= _flatten(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
-    return flat
 
 
 def _build(settings: type, values: dict[str, Any], group: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""Settings written as TOML that ``--config`` reads back."""
+"""Settings as TOML: written so that ``--config`` reads them back, and read as values by path."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def _toml_value(value: Any) -> str:
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     escaped = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
     return f'"{escaped}"'
+
+
+def flatten(table: dict[str, Any], group: str = "") -> dict[str, Any]:
+    """The values of nested tables by path.
+
+    >>> flatten({"seed": 1, "data": {"path": "x"}})
+    {'seed': 1, 'data.path': 'x'}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= flatten(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
+    return flat

@@ -19,7 +19,7 @@ from compressl.methods import Method, create_method
 from compressl.models import EncoderCard, create_encoder
 from compressl.randomness import permutation
 from compressl.settings.pretrain import PretrainSettings
-from compressl.settings.toml import to_toml
+from compressl.settings.toml import flatten, to_toml
 from compressl.training.optimizers import create_optimizer
 from compressl.training.schedules import warmup_steps
 from compressl.views import Views
@@ -192,7 +192,7 @@ def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str
     Raises:
         CheckpointError, DataError: naming what differs.
     """
-    then, now = _flat(tomllib.loads(state["config"])), _flat(tomllib.loads(to_toml(settings)))
+    then, now = flatten(tomllib.loads(state["config"])), flatten(tomllib.loads(to_toml(settings)))
     differing = [n for n in sorted(then.keys() | now.keys()) if n not in NEUTRAL and then.get(n) != now.get(n)]
     if differing:
         listing = ", ".join(f"{n} was {then.get(n)!r} and is {now.get(n)!r}" for n in differing)
@@ -205,10 +205,3 @@ def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str
             f"The images in {settings.data.path} are not those that the run in {folder} began with.",
             "Restore them, give --allow-data-change to continue all the same, or another --out for a new run.",
         )
-
-
-def _flat(table: dict[str, Any], group: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= _flat(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
-    return flat
