@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small import small_settings
 from torch import Tensor, nn
 
 from compressl.methods import METHODS, Method, create_method
@@ -18,7 +19,7 @@ def _encoder() -> nn.Module:
 
 
 def _method(name: str, **numbers: float) -> Method:
-    return create_method(SETTINGS[name](hidden=16, dim=8, **numbers), _encoder(), FEATURES, seed=0)
+    return create_method(small_settings(name, **numbers), _encoder(), FEATURES, seed=0)
 
 
 @pytest.fixture

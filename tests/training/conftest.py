@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small import small_settings
 
 from compressl.settings.encoder import EncoderSettings
-from compressl.settings.methods import METHODS
 from compressl.settings.pretrain import DataSettings, PretrainSettings
 
 Make = Callable[..., PretrainSettings]
@@ -35,7 +35,7 @@ def make(images: Path, tmp_path: Path) -> Make:
     ) -> PretrainSettings:
         base = PretrainSettings(
             data=DataSettings(path=str(images)),
-            method=METHODS[method](hidden=16, dim=8, **(numbers or {})),
+            method=small_settings(method, **(numbers or {})),
             encoder=EncoderSettings(width=0.125),
             out=tmp_path / out,
             epochs=3,

@@ -28,7 +28,8 @@ class Method(nn.Module, ABC):
         """The loss of a batch (a mean over its images) and its terms in nats, detached.
 
         Args:
-            views: one batch [N, 3, H, W] per view, the same images in each.
+            views: one batch [N, 3, H, W] per view, the same images in each: two views, then the small crops of a
+                multi-crop method.
             generator: source of the noise of a stochastic encoder, alike on every process.
         """
 

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import nn
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, linear, without biases: [N, inputs] -> [N, outputs].
+def mlp(
+    inputs: int,
+    hidden: int,
+    outputs: int,
+    *,
+    layers: int = 2,
+    bias: bool = False,
+    norm: Literal["none", "affine", "plain"] = "none",
+) -> nn.Sequential:
+    """Linear, batch norm, ReLU, ..., linear: [N, inputs] -> [N, outputs].
 
-    The head of Compressive Visual Representations (official code): no norm on the output, weights by fan-in variance
-    scaling with a truncated normal.
+    The defaults are the head of Compressive Visual Representations (official code): two layers, no norm on the output,
+    no biases, weights by fan-in variance scaling with a truncated normal.
+
+    Args:
+        layers: linear layers; all but the last are followed by batch norm and ReLU and have no bias.
+        bias: whether the last layer has one.
+        norm: batch norm after the last layer, with (``affine``) or without (``plain``) scale and shift.
 
     >>> sum(p.numel() for p in mlp(2048, 4096, 256).parameters())
     9445376
+    >>> [type(layer).__name__ for layer in mlp(8, 16, 4, norm="plain")]
+    ['Linear', 'BatchNorm1d', 'ReLU', 'Linear', 'BatchNorm1d']
     """
-    return nn.Sequential(linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), linear(hidden, outputs))
+    modules: list[nn.Module] = []
+    for _ in range(layers - 1):
+        modules += [linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+        inputs = hidden
+    modules.append(linear(inputs, outputs, bias=bias))
+    if norm != "none":
+        modules.append(nn.BatchNorm1d(outputs, affine=norm == "affine"))
+    return nn.Sequential(*modules)
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A bias-free linear layer, truncated normal with variance 1 / fan-in."""
-    layer = nn.Linear(inputs, outputs, bias=False)
+def linear(inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
+    """A linear layer, truncated normal with variance 1 / fan-in; a bias starts at zero."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     # 0.8796: the standard deviation of a unit normal cut off at two
     std = 1 / math.sqrt(inputs) / 0.87962566103423978
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

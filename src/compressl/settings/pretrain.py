@@ -154,6 +154,8 @@ class PretrainSettings:
                 f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller "
                 "passes would add up to another gradient. Use a smaller batch_size."
             )
+        if self.views.local > 0 and not self.method.multi_crop:
+            problems.append(f"views.local is refused for {self.method.name}: its objective is of two views.")
         if self.knn_every < 0:
             problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
         if self.threads is not None and self.threads < 1:

@@ -81,16 +81,42 @@ class ViewsSettings:
     """Probability of color jitter. Default: the recipe's."""
     blur: float | None = None
     """Probability of a blurred view, for all views. Default: the recipe's."""
+    max_scale: float | None = None
+    """Largest share of the area that a crop covers. Default: the recipe's."""
+    local: int = 0
+    """Small crops beside the two views (multi-crop), for the methods that use them."""
+    local_size: int | None = None
+    """Side of a small crop in pixels. Default: three sevenths of a view (96 of 224), a multiple of 8."""
+    local_min_scale: float = 0.05
+    """Smallest share of the area that a small crop covers."""
+    local_max_scale: float = 0.4
+    """Largest share of the area that a small crop covers."""
 
     def check(self) -> list[str]:
-        return [f"views: {problem}" for problem in self.resolve(32)[0].check()]
+        problems = [f"views: {problem}" for problem in self.resolve(32)[0].check()]
+        if self.local < 0:
+            problems.append(f"views.local must not be negative; it is {self.local}.")
+        elif self.local:
+            problems += [f"views.local: {problem}" for problem in self.resolve(32)[-1].check()]
+        return problems
 
     def resolve(self, size: int) -> tuple[ViewRecipe, ...]:
-        """One recipe per view, for images whose views are ``size`` pixels wide."""
+        """One recipe per view, for images whose views are ``size`` pixels wide: two views, then the small crops."""
         size = size if self.size is None else self.size
         name = ("small" if size <= 64 else "byol") if self.recipe == "auto" else self.recipe
-        own = {n: v for n in ("min_scale", "grayscale", "jitter", "blur") if (v := getattr(self, n)) is not None}
-        return tuple(replace(view, size=size, **own) for view in RECIPES[name])
+        names = ("min_scale", "max_scale", "grayscale", "jitter", "blur")
+        own = {n: v for n in names if (v := getattr(self, n)) is not None}
+        views = tuple(replace(view, size=size, **own) for view in RECIPES[name])
+        small = replace(
+            views[0],
+            size=max(8, round(size * 3 / 56) * 8) if self.local_size is None else self.local_size,
+            min_scale=self.local_min_scale,
+            max_scale=self.local_max_scale,
+            # between the two views, as in DINO: 1 and 0.1 give one half
+            blur=own.get("blur", round((views[0].blur + views[1].blur) / 2, 1)),
+            solarize=0.0 if views[0].solarize != views[1].solarize else views[0].solarize,
+        )
+        return (*views, *[small] * self.local)
 
 
 _CROP = ViewRecipe(jitter=0.0, grayscale=0.0)

@@ -1,0 +1,45 @@
+"""What the settings of every method share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What every method has: a projection head on the encoder's pooled feature."""
+
+    compares_images: ClassVar[bool] = False  # whether the loss of an image depends on the other images of its batch
+    multi_crop: ClassVar[bool] = False  # whether small crops beside the two views (--views.local) are put to use
+    name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = ""
+    """Which method; `compressl list` describes them."""
+    hidden: int = 2048
+    """Width of the hidden layer of every head (the paper: 4096; ours: enough for a batch of 256)."""
+
+    def check(self) -> list[str]:
+        return self._at_least(2, "hidden")
+
+    def _at_least(self, least: int, *names: str) -> list[str]:
+        return [
+            f"method.{n} must be at least {least}; it is {getattr(self, n)}." for n in names if getattr(self, n) < least
+        ]
+
+    def _share(self, *names: str) -> list[str]:
+        return [
+            f"method.{n} lies above 0 and at most at 1; it is {getattr(self, n)}."
+            for n in names
+            if not 0 < getattr(self, n) <= 1
+        ]
+
+    def _positive(self, *names: str) -> list[str]:
+        return [
+            f"method.{n} must be greater than 0; it is {getattr(self, n)}." for n in names if not getattr(self, n) > 0
+        ]
+
+    def _not_negative(self, *names: str) -> list[str]:
+        return [
+            f"method.{n} must not be negative; it is {getattr(self, n)}." for n in names if not getattr(self, n) >= 0
+        ]
