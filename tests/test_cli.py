@@ -165,14 +165,6 @@ def test_an_unlabelled_folder_cannot_be_evaluated(
     assert "no labels" in capsys.readouterr().err
 
 
-def test_several_processes_are_refused_for_now(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run("pretrain", "--data", str(photos), "--out", "r", *SMALL) == 2
-    assert "several processes" in capsys.readouterr().err
-
-
 def test_a_run_inside_the_data_folder_is_no_data(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(classes / "my run")
     argv = ("pretrain", "--data", str(classes), "--batch-size", "8", *SMALL, "--epochs", "2", "--out")

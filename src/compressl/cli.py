@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -15,7 +17,13 @@ def pretrain(argv: Sequence[str]) -> None:
     """Learn an encoder from unlabelled images."""
     from compressl.settings.loading import load_pretrain
 
-    settings, sources = load_pretrain(argv)
+    try:
+        settings, sources = load_pretrain(argv)
+    except CompresslError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        time.sleep(10)  # torchrun gave every process these words, and ends all with the first: let it be the one above
+        raise SystemExit(error.exit_code) from None
     from compressl import verbs
 
     verbs.pretrain(settings, sources)

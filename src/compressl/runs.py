@@ -28,6 +28,8 @@ class RunFolder:
     """Paths and small files of one run."""
 
     path: Path
+    writes: bool = True
+    """False for the other processes of a training: one alone writes."""
 
     @property
     def config(self) -> Path:
@@ -60,8 +62,12 @@ class RunFolder:
 
     def set_status(self, status: str, **details: Any) -> None:
         """Write the status; what was noted about earlier resumptions stays."""
-        record = {"status": status, "resumed": self.resumed(), **details}
-        write_atomically(self.path / "run.json", json.dumps(record, indent=2))
+        self.write("run.json", json.dumps({"status": status, "resumed": self.resumed(), **details}, indent=2))
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file whole; nothing where another process writes."""
+        if self.writes:
+            write_atomically(self.path / name, content)
 
     def resumed(self) -> list[dict[str, Any]]:
         """Each resumption: the step, and what was not as before."""

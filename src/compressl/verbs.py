@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from compressl import pictures
+from compressl import distributed, pictures
 from compressl.console import PatientConsole
 from compressl.data import PackedImages, default_cache, open_splits, pack
 from compressl.devices import is_out_of_memory, resolve_device, resolve_precision
@@ -53,8 +53,10 @@ def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None, 
     """Train, and say what to do next unless ``hint`` is off."""
     from compressl.training.loop import pretrain as train
 
-    with counting("decoding images") as progress:
-        run = train(settings, sources=sources, console=console, progress=progress)
+    with distributed.processes():
+        console.quiet |= not distributed.is_main()
+        with counting("decoding images") as progress:
+            run = train(settings, sources=sources, console=console, progress=progress)
     if hint:
         console.print(f"The encoder is in {run.path}.", markup=False)
         console.print(f"Next: compressl evaluate {run.path} --data <labelled images>", markup=False)

@@ -16,11 +16,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressl.methods.barlow_twins import BarlowTwins
 from compressl.methods.base import Method
 from compressl.methods.byol import BYOL
 from compressl.methods.cbyol import CBYOL
+from compressl.methods.cissl import CISSL
 from compressl.methods.csimclr import CSimCLR
+from compressl.methods.dino import DINO
+from compressl.methods.dissl import DISSL
+from compressl.methods.moco import MoCo
+from compressl.methods.mveb import MVEB
 from compressl.methods.simclr import SimCLR
+from compressl.methods.simsiam import SimSiam
+from compressl.methods.stochcon import StochCon
+from compressl.methods.swav import SwAV
+from compressl.methods.vicreg import VICReg
 from compressl.settings.methods import MethodSettings
 
 METHODS: dict[str, Callable[[Any, nn.Module, int], Method]] = {
@@ -28,6 +38,16 @@ METHODS: dict[str, Callable[[Any, nn.Module, int], Method]] = {
     "c-simclr": CSimCLR,
     "byol": BYOL,
     "c-byol": CBYOL,
+    "simsiam": SimSiam,
+    "barlow-twins": BarlowTwins,
+    "vicreg": VICReg,
+    "moco-v3": MoCo,
+    "mveb": MVEB,
+    "stochcon": StochCon,
+    "swav": SwAV,
+    "dino": DINO,
+    "cissl": CISSL,
+    "dissl": DISSL,
 }
 
 
@@ -38,4 +58,22 @@ def create_method(settings: MethodSettings, encoder: nn.Module, features: int, s
         return METHODS[settings.name](settings, encoder, features)
 
 
-__all__ = ["BYOL", "CBYOL", "METHODS", "CSimCLR", "Method", "SimCLR", "create_method"]
+__all__ = [
+    "BYOL",
+    "CBYOL",
+    "CISSL",
+    "DINO",
+    "DISSL",
+    "METHODS",
+    "MVEB",
+    "BarlowTwins",
+    "CSimCLR",
+    "Method",
+    "MoCo",
+    "SimCLR",
+    "SimSiam",
+    "StochCon",
+    "SwAV",
+    "VICReg",
+    "create_method",
+]

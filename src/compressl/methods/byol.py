@@ -1,6 +1,22 @@
 """BYOL (Grill et al. 2020): predict, from one view, what a slow copy of the network says of the other.
 
 Each view passes on its own (batch statistics per view), the slow copy in training mode, as in the official code.
+
+With plain PyTorch:
+
+>>> from compressl.settings.methods import BYOLSettings
+>>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 32))  # yours
+>>> method = BYOL(BYOLSettings(hidden=64, dim=16), encoder, features=32)
+>>> optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+>>> for step in range(2):
+...     views = [torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8)]  # yours: two views of the same images
+...     loss, terms = method(views)
+...     optimizer.zero_grad()
+...     loss.backward()
+...     optimizer.step()
+...     method.after_step(progress=step / 2)  # the slow copy follows
+>>> sorted(terms)
+['alignment', 'regression']
 """
 
 from __future__ import annotations

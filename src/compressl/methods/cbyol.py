@@ -3,6 +3,23 @@
 The predictor becomes stochastic: q gives the mean direction of e(z|x), z is drawn, and one linear layer W predicts the
 slow copy's view of the *other* crop from it. A second head m turns the slow copy's embedding of the *same* crop into
 the backward encoder b(z|y), which prices what z carries beyond it.
+
+With plain PyTorch:
+
+>>> from compressl.settings.methods import CBYOLSettings
+>>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 32))  # yours
+>>> method = CBYOL(CBYOLSettings(hidden=64, dim=16), encoder, features=32)
+>>> optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+>>> for step in range(2):
+...     views = [torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8)]  # yours: two views of the same images
+...     method.before_step(progress=step / 2)  # beta may follow a schedule
+...     loss, terms = method(views)
+...     optimizer.zero_grad()
+...     loss.backward()
+...     optimizer.step()
+...     method.after_step(progress=step / 2)  # the slow copy follows
+>>> "residual_information" in terms  # nats
+True
 """
 
 from __future__ import annotations
@@ -10,15 +27,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressl.distributed import gather
 from compressl.methods.base import Method
+from compressl.methods.multiplier import residual_multiplier
 from compressl.methods.schedules import rising
 from compressl.models import ema
 from compressl.models.heads import linear, mlp
 from compressl.objectives import CBYOLLoss, VonMisesFisher
+from compressl.objectives.common import full_precision, unit
 from compressl.settings.methods import CBYOLSettings
 
 
@@ -36,6 +54,7 @@ class CBYOL(Method):
         self.backward_encoder = mlp(settings.dim, settings.hidden, settings.dim)  # m, trained, no slow copy
         self.forward_encoder = VonMisesFisher(settings.dim, settings.kappa_e)  # e(z|x) about its mean
         self.objective = CBYOLLoss(settings.kappa_e, settings.kappa_b, settings.beta, settings.weight)
+        self.multiplier = residual_multiplier(settings.target_residual_bits)
 
     def forward(
         self, views: Sequence[Tensor], generator: torch.Generator | None = None
@@ -46,20 +65,27 @@ class CBYOL(Method):
         predictions = [self.decoder(z) for z in samples]
         with torch.no_grad():
             targets = [self.target(view) for view in views]
-        backward = [gather(self.backward_encoder(F.normalize(t.float(), dim=1))) for t in targets]
+        with full_precision(*targets) as full:
+            directions = [unit(t) for t in full]
+        backward = [gather(self.backward_encoder(t)) for t in directions]
         targets = [gather(t) for t in targets]
         loss, terms = self.objective(predictions, targets, means, samples, backward)
+        if self.multiplier is not None:
+            terms["beta"] = self.multiplier.hold(terms["residual_information_excess"])
         return loss, terms
 
     def sample(self, mean: Tensor, generator: torch.Generator | None) -> Tensor:
         """z ~ vMF(mu, kappa_e) in training, mu otherwise; [N, D] -> unit rows [N, D]."""
-        with torch.autocast(mean.device.type, enabled=False):
-            mu = F.normalize(mean.float() if mean.dtype is not torch.float64 else mean, dim=1)
+        with full_precision(mean) as (mean,):
+            mu = unit(mean)
             return self.forward_encoder.sample(mu, generator) if self.training else mu
 
     def before_step(self, progress: float) -> None:
         s = self.settings
-        self.objective.beta = rising(progress, s.beta, s.beta_schedule, s.beta_warmup)
+        if self.multiplier is None:
+            self.objective.beta = rising(progress, s.beta, s.beta_schedule, s.beta_warmup)
+        else:
+            self.objective.beta = self.multiplier.value()
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.predictor(self.projection(self.encoder(view)))

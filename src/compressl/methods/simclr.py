@@ -2,6 +2,21 @@
 
 The head (one hidden layer, no output norm) and the joint pass of both views are those of the baseline in Compressive
 Visual Representations, so that C-SimCLR differs from this file by its objective alone.
+
+With plain PyTorch:
+
+>>> from compressl.settings.methods import SimCLRSettings
+>>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 32))  # yours
+>>> method = SimCLR(SimCLRSettings(hidden=64, dim=16), encoder, features=32)
+>>> optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+>>> for step in range(2):
+...     views = [torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8)]  # yours: two views of the same images
+...     loss, terms = method(views)
+...     optimizer.zero_grad()
+...     loss.backward()
+...     optimizer.step()
+>>> bool(terms["mutual_information_bound"] < torch.tensor(31.0).log())  # nats; what a batch of 16 can tell at most
+True
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch import nn
 
 from compressl.errors import CheckpointError, UsageError
 from compressl.files import write_atomically
-from compressl.models.resnet import DEPTHS, ResNet
+from compressl.models.resnet import ResNet
 from compressl.settings.encoder import EncoderSettings
 
 
@@ -42,10 +42,12 @@ class EncoderCard:
     seed: int | None = None
     data_fingerprint: str | None = None
     """Of the images that it learnt from: an evaluation says if it meets them again."""
+    dim: int | None = None
+    """Dimension that was asked for, of a ResNet; None: its own."""
 
     def settings(self) -> EncoderSettings:
         """The settings that build this encoder."""
-        return EncoderSettings(self.name, self.width, "small" if self.small_stem else "imagenet")
+        return EncoderSettings(self.name, self.width, "small" if self.small_stem else "imagenet", dim=self.dim)
 
 
 def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0, *, zero_init: bool = True) -> nn.Module:
@@ -55,20 +57,24 @@ def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0, *, 
         zero_init: start the residual branches of a ResNet at zero.
 
     Raises:
-        UsageError: an unknown name, or timm is needed and not installed.
+        UsageError: an unknown name, impossible numbers, or timm is needed and not installed.
 
     >>> encoder = create_encoder(EncoderSettings("resnet18", width=0.25), view_size=32)
     >>> encoder(torch.zeros(2, 3, 32, 32)).shape, encoder.num_features
     (torch.Size([2, 128]), 128)
     """
+    if problems := settings.check():
+        raise UsageError(" ".join(problems))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.name.startswith("timm/"):
             return _create_timm(settings.name.removeprefix("timm/"), settings.pretrained, view_size)
-        if settings.name not in DEPTHS:
-            raise UsageError(" ".join(settings.check()))
         return ResNet(
-            settings.name, width=settings.width, small_stem=settings.small_stem(view_size), zero_init=zero_init
+            settings.name,
+            width=settings.width,
+            small_stem=settings.small_stem(view_size),
+            zero_init=zero_init,
+            dim=settings.dim,
         )
 
 
@@ -139,6 +145,8 @@ def _checked(fields: dict[str, Any]) -> EncoderCard:
     numbers = (card.width, card.size, card.num_features, *card.mean, *card.std)
     if not isinstance(card.name, str) or not isinstance(card.small_stem, bool):
         raise ValueError("encoder.json: name is text and small_stem is true or false")
+    if card.dim is not None and type(card.dim) is not int:
+        raise ValueError("encoder.json: dim is a whole number or null")
     if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or len(card.mean) + len(card.std) != 6:
         raise ValueError("encoder.json: width, size, num_features, mean and std are finite numbers")
     if not (0 < card.width <= 64 and 1 <= card.size <= 4096 and min(card.std) > 0):

@@ -1,8 +1,9 @@
 """ResNet v1 (He et al. 2016, table 1) with the stride in the 3x3 convolution, as torchvision and timm build it.
 
-The parameter names are theirs, so weights move both ways with a strict load. Two options are ours to need: every
-channel count scales with ``width`` (SimCLR's "ResNet-50 2x"), and images up to 64 px get a stem without early
-downsampling (SimCLR, appendix B.9).
+The parameter names are theirs, so weights move both ways with a strict load. Three options are ours to need: every
+channel count scales with ``width`` (SimCLR's "ResNet-50 2x"), images up to 64 px get a stem without early
+downsampling (SimCLR, appendix B.9), and ``dim`` gives the representation more dimensions than the last stage has
+channels (ISSL; its weights stand under ``wide.``, beside torchvision's names).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from compressl.models.wide import Wide
 
 
 class BasicBlock(nn.Module):
@@ -89,6 +92,8 @@ class ResNet(nn.Module):
         width: factor on every channel count; the result is rounded to a multiple of 8.
         small_stem: 3x3 convolution of stride 1 and no max-pooling, for images up to 64 px.
         zero_init: start each residual branch at zero by its last norm's scale (Goyal et al. 2017, section 5.1).
+        dim: dimension of the features, by :class:`~compressl.models.wide.Wide` before the pooling; None: as many as
+            the last stage has channels.
 
     >>> ResNet("resnet18", width=0.25, small_stem=True)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 128])
@@ -98,12 +103,17 @@ class ResNet(nn.Module):
     bn1: nn.BatchNorm2d
 
     def __init__(
-        self, depth: str = "resnet18", *, width: float = 1.0, small_stem: bool = False, zero_init: bool = True
+        self,
+        depth: str = "resnet18",
+        *,
+        width: float = 1.0,
+        small_stem: bool = False,
+        zero_init: bool = True,
+        dim: int | None = None,
     ) -> None:
         super().__init__()
         block, blocks = DEPTHS[depth].block, DEPTHS[depth].blocks
         channels = [max(8, round(64 * 2**stage * width / 8) * 8) for stage in range(4)]
-        self.num_features = channels[-1] * block.expansion
         self.small_stem = small_stem
         kernel, stride = (3, 1) if small_stem else (7, 2)
         self.conv1 = nn.Conv2d(3, channels[0], kernel, stride, kernel // 2, bias=False)
@@ -117,6 +127,8 @@ class ResNet(nn.Module):
                 inputs = planes * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self._initialize(zero_init)
+        self.num_features = inputs if dim is None else dim
+        self.wide = None if dim is None else Wide(inputs, dim)
 
     def _initialize(self, zero_init: bool) -> None:
         for module in self.modules():
@@ -135,4 +147,6 @@ class ResNet(nn.Module):
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in range(1, 5):
             x = cast(Tensor, self.get_submodule(f"layer{stage}")(x))
+        if self.wide is not None:
+            x = self.wide(x)
         return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)

@@ -6,10 +6,41 @@ nats. Everything is computed in float32 (float64 stays float64) with autocast of
 gather the embeddings first (:mod:`compressl.distributed`).
 """
 
+from compressl.objectives.barlow_twins import BarlowTwinsLoss
 from compressl.objectives.byol import BYOLLoss
 from compressl.objectives.cbyol import CBYOLLoss
+from compressl.objectives.cissl import CISSLLoss
 from compressl.objectives.csimclr import CSimCLRLoss
+from compressl.objectives.dino import DINOLoss
+from compressl.objectives.dissl import DISSLLoss
+from compressl.objectives.latents import BernoulliLatent, GaussianLatent
+from compressl.objectives.moco import MoCoLoss
+from compressl.objectives.mveb import MVEBLoss
 from compressl.objectives.simclr import SimCLRLoss
+from compressl.objectives.simsiam import SimSiamLoss
+from compressl.objectives.stein import stein_score
+from compressl.objectives.stochcon import StochConLoss
+from compressl.objectives.swav import SwAVLoss
+from compressl.objectives.vicreg import VICRegLoss
 from compressl.objectives.von_mises_fisher import VonMisesFisher
 
-__all__ = ["BYOLLoss", "CBYOLLoss", "CSimCLRLoss", "SimCLRLoss", "VonMisesFisher"]
+__all__ = [
+    "BYOLLoss",
+    "BarlowTwinsLoss",
+    "BernoulliLatent",
+    "CBYOLLoss",
+    "CISSLLoss",
+    "CSimCLRLoss",
+    "DINOLoss",
+    "DISSLLoss",
+    "GaussianLatent",
+    "MVEBLoss",
+    "MoCoLoss",
+    "SimCLRLoss",
+    "SimSiamLoss",
+    "StochConLoss",
+    "SwAVLoss",
+    "VICRegLoss",
+    "VonMisesFisher",
+    "stein_score",
+]

@@ -30,7 +30,7 @@ def cbyol_direction(
     bdir: Tensor,
     e: VonMisesFisher,
     b: VonMisesFisher,
-    beta: float,
+    beta: float | Tensor,
     weight: float,
     *,
     analytic: bool = False,
@@ -114,7 +114,8 @@ class CBYOLLoss(nn.Module):
         super().__init__()
         check_positive(kappa_e=kappa_e, kappa_b=kappa_b, weight=weight)
         check_not_negative(beta=beta)
-        self.kappa_e, self.kappa_b, self.beta, self.weight = kappa_e, kappa_b, beta, weight
+        self.kappa_e, self.kappa_b, self.weight = kappa_e, kappa_b, weight
+        self.beta: float | Tensor = beta  # a schedule or a multiplier may change it
         self.analytic = analytic
 
     def forward(

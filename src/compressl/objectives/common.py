@@ -45,6 +45,11 @@ def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(tensor.to(dtype) for tensor in tensors)
 
 
+def identity(x: Tensor) -> Tensor:
+    """What stands for a mean over processes where there is one."""
+    return x
+
+
 def average(first: Terms, second: Terms) -> Terms:
     """The terms of the two directions, averaged."""
     return {name: (value + second[name]) / 2 for name, value in first.items()}
@@ -85,7 +90,8 @@ def check_rows(embeddings: dict[str, Tensor], at_least: int = 1) -> None:
         raise UsageError(f"The embeddings have shapes {told}.", "Give each as [images, dimensions], all of one shape.")
     if shape[0] < at_least:
         raise UsageError(
-            f"The batch holds {shape[0]} image(s).", f"Give at least {at_least}: the other images are the negatives."
+            f"The batch holds {shape[0]} image(s).",
+            f"Give at least {at_least}: the other images are the negatives, or give the statistics.",
         )
 
 

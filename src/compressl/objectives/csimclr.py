@@ -29,7 +29,7 @@ def csimclr_direction(
     m: Tensor,
     e: VonMisesFisher,
     b: VonMisesFisher,
-    beta: float,
+    beta: float | Tensor,
     *,
     analytic: bool = False,
     double_batch: bool = True,
@@ -69,7 +69,7 @@ def csimclr(
     z_: Tensor,
     e: VonMisesFisher,
     b: VonMisesFisher,
-    beta: float,
+    beta: float | Tensor,
     *,
     analytic: bool = False,
     double_batch: bool = True,
@@ -147,7 +147,8 @@ class CSimCLRLoss(nn.Module):
                 "analytic=True averages the residual information over samples that sample=False never draws.",
                 "Set sample=True, or analytic=False.",
             )
-        self.kappa_e, self.kappa_b, self.beta = kappa_e, kappa_b, beta
+        self.kappa_e, self.kappa_b = kappa_e, kappa_b
+        self.beta: float | Tensor = beta  # a schedule or a multiplier may change it
         self.sample, self.analytic, self.double_batch = sample, analytic, double_batch
 
     def forward(self, a: Tensor, b: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Terms]:

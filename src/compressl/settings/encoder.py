@@ -10,6 +10,7 @@ import tyro
 from compressl.settings.spelling import suggestion
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+MAX_DIM = 65536
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class EncoderSettings:
     auto: small for views up to 64 px."""
     pretrained: bool = False
     """timm only: start from its published weights (downloads them)."""
+    dim: int | None = None
+    """Dimension of the representation; larger than the network's own: channels are tiled before the pooling, with a
+    residual bottleneck (ISSL). Default: the network's own (512 for resnet18 and 34, 2048 for the others)."""
 
     def check(self) -> list[str]:
         problems = []
@@ -35,6 +39,10 @@ class EncoderSettings:
             )
         if not self.width > 0:
             problems.append(f"encoder.width must be greater than 0; it is {self.width}.")
+        if self.dim is not None and self.name.startswith("timm/"):
+            problems.append("encoder.dim is for our ResNets; a timm/<name> encoder keeps the dimension that it has.")
+        elif self.dim is not None and not 1 <= self.dim <= MAX_DIM:
+            problems.append(f"encoder.dim lies between 1 and {MAX_DIM}; it is {self.dim}.")
         if self.pretrained and not self.name.startswith("timm/"):
             problems.append("encoder.pretrained is for timm/<name> encoders; ours start from random weights.")
         return problems

@@ -1,4 +1,6 @@
-"""From recipe, file and flags to one configuration: precedence recipe < file < flags, all problems at once.
+"""From recipe, file and flags to one configuration, all problems at once.
+
+Precedence: defaults < defaults of the method < recipe < file < flags.
 
 tyro parses the flags and writes the help; it stops at the first problem, so every flag and every line of a file is
 checked here before, against the same dataclass.
@@ -42,6 +44,7 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
         tables.insert(0, (f"recipe {recipe}", _read(file, problems)))
 
     own = _method(argv, tables, problems)
+    tables.insert(0, (f"default of {own().name}", {"optimizer": own.optimizer}))
     settings = dataclasses.make_dataclass(
         "PretrainSettings",
         [("method", own, dataclasses.field(default_factory=own))],

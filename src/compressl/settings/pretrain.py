@@ -95,7 +95,7 @@ class PretrainSettings:
     epochs: int = 100
     """Passes over the images."""
     batch_size: int = 256
-    """Images per step; a contrastive loss compares all of them."""
+    """Images per step, of all processes together; a contrastive loss compares all of them."""
     accumulate: int = 1
     """Split each batch into this many passes, to save memory. Refused for methods that compare the images of a batch;
     batch norm sees one pass at a time."""

@@ -19,13 +19,14 @@ def announce(
     training: Training, resumed: Loaded | None, record: dict[str, Any], run: RunFolder, console: Console
 ) -> None:
     """What is trained on what, and, if a run goes on, from where and how exactly."""
-    settings = training.settings
+    settings, processes = training.settings, record["processes"]
     for note in training.notes:
         console.print(note, highlight=False, markup=False)
     console.print(
         f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at "
         f"{training.card.size} px · {settings.epochs} epochs of {training.steps_per_epoch} steps · "
-        f"{record['device']} {training.precision}, {record['threads']} threads · {run.path}",
+        f"{'' if processes == 1 else f'{processes} x '}{record['device']} {training.precision}, "
+        f"{record['threads']} threads · {run.path}",
         highlight=False,
         markup=False,
     )
@@ -35,7 +36,9 @@ def announce(
         console.print(f"Checkpoint {name} is damaged and was passed over: {reason}.", highlight=False, markup=False)
     step = resumed.state["step"]
     differing = changes(resumed, record)
-    if differing:
+    if [name.partition(" ")[0] for name in differing] == ["processes"]:
+        exact = f"the same images, views and noise; {processes} processes may sum in another order"
+    elif differing:
         exact = f"not bit-exact, as these changed: {', '.join(differing)}"
     elif record["device"] == "cpu":
         exact = "to the bit"
@@ -46,7 +49,7 @@ def announce(
 
 def changes(resumed: Loaded, record: dict[str, Any]) -> list[str]:
     """What about the machine and its software is not as it was when the checkpoint was written."""
-    then = resumed.state["environment"]
+    then = {"processes": 1} | resumed.state["environment"]  # older checkpoints are of one process and do not say so
     return [f"{name} {then.get(name)} -> {record.get(name)}" for name in record if then.get(name) != record.get(name)]
 
 

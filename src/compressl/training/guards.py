@@ -37,11 +37,13 @@ class NonFiniteGuard:
         folder: Path,
         images: Callable[[], Sequence[str]],
         terms: Callable[[], dict[str, float]],
+        writes: bool = True,
     ) -> str | None:
         """None if all is well, else the sentence about the skipped step.
 
         Args:
             images, terms: give the names of the batch's images and the loss terms; asked only if they are needed.
+            writes: whether this process writes the report.
 
         Raises:
             NumericsError: too many in a row, or more than 1 % of a hundred and more steps.
@@ -53,17 +55,9 @@ class NonFiniteGuard:
         self.total += 1
         names = list(images())
         report = folder / f"nonfinite-{step}.json"
-        write_atomically(
-            report,
-            json.dumps(
-                {
-                    "step": step,
-                    "terms": {n: v if math.isfinite(v) else None for n, v in terms().items()},
-                    "images": names,
-                },
-                indent=2,
-            ),
-        )
+        finite_terms = {n: v if math.isfinite(v) else None for n, v in terms().items()}
+        if writes:
+            write_atomically(report, json.dumps({"step": step, "terms": finite_terms, "images": names}, indent=2))
         message = f"Step {step} was skipped: its loss or gradient is not finite. Its {len(names)} images: {report}."
         if self.in_a_row > self.most_in_a_row or (step >= 100 and self.total > self.most_share * step):
             raise NumericsError(

@@ -1,9 +1,12 @@
 """The training loop: one function, top to bottom.
 
     compressl pretrain --method c-simclr --data photos --out runs/photos
+    torchrun --nproc-per-node 4 -m compressl pretrain --method c-simclr --data photos --out runs/photos
 
 Run it again to continue a run that was interrupted: order, augmentation and noise are functions of the step, so the
 result is the same to the bit as if it had never stopped (same software, device type and number of threads).
+
+Under torchrun every process runs this loop on its share of each batch, decides what the others decide, and one writes.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from compressl import distributed
 from compressl.data import batches
-from compressl.devices import autocast, environment, is_out_of_memory
+from compressl.devices import autocast, is_out_of_memory
 from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
-from compressl.files import write_atomically
 from compressl.models import save_encoder
 from compressl.randomness import generator, key
 from compressl.runs import RunFolder, claim, clear, lock
@@ -29,7 +32,7 @@ from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import to_toml
 from compressl.training import checkpoint, guards, online
 from compressl.training.announce import announce, changes, picture_of_views
-from compressl.training.metrics import MetricsWriter
+from compressl.training.metrics import open_metrics
 from compressl.training.progress import TrainingProgress
 from compressl.training.schedules import cosine_with_warmup
 from compressl.training.setup import Training, check_same_run, prepare
@@ -38,6 +41,7 @@ from compressl.training.signals import StopRequest
 ALARM_EVERY = 50  # steps between looks at the spread of the embeddings
 
 
+@distributed.processes()
 def pretrain(
     settings: PretrainSettings,
     *,
@@ -56,25 +60,28 @@ def pretrain(
     Raises:
         CompresslError: one of its kinds, each with what is wrong and what to do.
     """
-    console = console or Console(quiet=True)
-    run = claim(settings.run_folder(), overwrite=settings.overwrite)
+    folder, main = settings.run_folder(), distributed.is_main()
+    console = console if main and console is not None else Console(quiet=True)
+    run = claim(folder, overwrite=settings.overwrite) if main else RunFolder(folder, writes=False)
     began = False  # a training that fails before it begins changes nothing
-    with lock(run.path):
+    with lock(run.path) if main else contextlib.nullcontext():
         try:
             training = prepare(settings, progress)
-            resumed = _find_start(training, run)
-            record = environment(training.device, training.precision)
+            distributed.barrier()  # what one process cannot prepare ends them all, before anything is written
+            resumed = distributed.from_main(lambda: _find_start(training, run))
+            record = training.record()
             history = run.resumed() if resumed else []
             if resumed is not None:
                 history.append({"step": resumed.state["step"], "changed": changes(resumed, record)})
             run.set_status("running", resumed=history)
             began = True
             if resumed is None:
-                write_atomically(run.config, to_toml(settings, sources))
-                write_atomically(run.environment, json.dumps(record, indent=2))
+                run.write("config.toml", to_toml(settings, sources))
+                run.write("environment.json", json.dumps(record, indent=2))
             announce(training, resumed, record, run, console)
             _train(training, resumed, run, console, after_step)
-            save_encoder(training.method.encoder, training.card, run.path)
+            if run.writes:
+                save_encoder(training.method.encoder, training.card, run.path)
             run.set_status("finished")
         except Interrupted:
             run.set_status("interrupted")
@@ -140,7 +147,7 @@ def _train(
     save_every = settings.save_every_steps or settings.save_every * training.steps_per_epoch
     # the running statistics of the norms: a step that is skipped must leave them as they were
     buffers = [b for b in method.buffers() if b.is_floating_point()]
-    metrics = MetricsWriter(run, resume_step=step, tensorboard=settings.tensorboard)
+    metrics = open_metrics(run, resume_step=step, tensorboard=settings.tensorboard)
     loader = batches(
         training.packed,
         batch_size=settings.batch_size,
@@ -149,6 +156,8 @@ def _train(
         total_steps=total,
         device=device,
         resident=training.images_on_device(),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
     label = settings.method.name
     bar = TrainingProgress(console, total, step, settings.epochs, label)
@@ -160,10 +169,11 @@ def _train(
                 lr = cosine_with_warmup(step, total, training.warmup, training.peak_lr)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                torch.manual_seed(key("step", settings.seed, step))  # for layers that draw, such as dropout
+                # for layers that draw, such as dropout: each process for its own images
+                torch.manual_seed(key("step", settings.seed, step) + distributed.rank())
                 views = training.views(batch.images, batch.geometry, batch.indices, batch.epoch)
-                if step == 0:
-                    write_atomically(run.path / "views.png", picture_of_views(training, batch, views))
+                if step == 0 and run.writes:
+                    run.write("views.png", picture_of_views(training, batch, views))
                 if settings.channels_last:
                     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
                 kept = torch._foreach_add(buffers, 0.0)
@@ -175,8 +185,9 @@ def _train(
                     bool(torch.isfinite(loss + norm)),
                     step=step,
                     folder=run.path,
-                    images=lambda batch=batch: [training.packed.name(int(i)) for i in batch.indices],  # type: ignore[misc]
+                    images=lambda batch=batch: training.names(distributed.gather(batch.indices)),  # type: ignore[misc]
                     terms=lambda terms=terms: {name: float(value) for name, value in terms.items()},  # type: ignore[misc]
+                    writes=run.writes,
                 )
                 if problem is None:
                     if settings.optimizer.clip is not None:
@@ -188,7 +199,7 @@ def _train(
                     bar.note(problem)
                 optimizer.zero_grad()
                 step += 1
-                images += len(batch.indices)
+                images += settings.batch_size
 
                 line: dict[str, Any] = {"step": step, "epoch": batch.epoch}
                 if problem is not None:
@@ -208,7 +219,7 @@ def _train(
                     if message := alarm.check(now, step):
                         line["event"] = message
                         bar.note(message)
-                    if alarm.sounding and settings.on_collapse == "stop":
+                    if settings.on_collapse == "stop" and distributed.any_rank(alarm.sounding):
                         metrics.write(line)
                         raise NumericsError(f"The embeddings have collapsed at step {step}.", alarm.advice)
                 if (ends_epoch and settings.knn_every and (batch.epoch + 1) % settings.knn_every == 0) or step == total:
@@ -220,14 +231,17 @@ def _train(
                 if len(line) > 2:
                     metrics.write(line)
                 bar.advance(step)
-                stopping = stop.name  # read once: a signal that comes later is for the next step
-                if step % save_every == 0 or step == total or stopping:
+                # asked once and together: what comes later is for the next step, and one signal stops every process
+                stopping = distributed.any_rank(stop.name is not None)
+                if run.writes and (step % save_every == 0 or step == total or stopping):
                     metrics.sync()
                     checkpoint.save(run.checkpoints, step, _state(training, guard, alarm), settings.keep)
                 after_step(step)
                 if stopping and step < total:
+                    distributed.barrier()  # until it is saved: torchrun ends them all when the first one leaves
                     raise Interrupted(
-                        f"{stopping}: stopped after step {step} of {total}, which is saved in {run.checkpoints}.",
+                        f"{stop.name or 'A signal to another process'}: stopped after step {step} of {total}, which is "
+                        f"saved in {run.checkpoints}.",
                         "Run the same command again to continue.",
                     )
     finally:
@@ -236,7 +250,7 @@ def _train(
 
 
 def _forward_backward(training: Training, views: list[Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss, terms and gradients of a step, in as many passes as were asked for."""
+    """Loss, terms and gradients of a step over all processes, in as many passes as were asked for."""
     noise = generator("noise", training.settings.seed, step, device=training.device)
     passes = training.settings.accumulate
     total = torch.zeros((), device=training.device)
@@ -247,7 +261,9 @@ def _forward_backward(training: Training, views: list[Tensor], step: int) -> tup
         (loss / passes).backward()
         total += loss.detach() / passes
         means = {name: value / passes + means.get(name, 0.0) for name, value in terms.items()}
-    return total, means
+    distributed.average_gradients(training.method.parameters())
+    means = distributed.average(means | {"loss": total})
+    return means.pop("loss"), means
 
 
 def _state(training: Training, guard: guards.NonFiniteGuard, alarm: guards.CollapseAlarm) -> dict[str, Any]:
@@ -258,7 +274,7 @@ def _state(training: Training, guard: guards.NonFiniteGuard, alarm: guards.Colla
         "alarm": alarm.state(),
         "config": to_toml(training.settings),
         "fingerprint": training.packed.fingerprint,
-        "environment": environment(training.device, training.precision),
+        "environment": training.record(),
     }
 
 

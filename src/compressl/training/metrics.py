@@ -64,6 +64,24 @@ class MetricsWriter:
                 self.tensorboard.close()
 
 
+class NoMetrics:
+    """What the processes of a training have that do not write."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_metrics(run: RunFolder, resume_step: int, tensorboard: bool) -> MetricsWriter | NoMetrics:
+    """The metrics of a run from a step on."""
+    return MetricsWriter(run, resume_step, tensorboard) if run.writes else NoMetrics()
+
+
 def _open_tensorboard(folder: Path, purge_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressl import distributed
 from compressl.devices import autocast
 from compressl.evaluation import features, knn
 from compressl.randomness import permutation
@@ -16,18 +17,21 @@ KNN_BANK, KNN_QUERIES = 5000, 1000  # training images of the online kNN, at most
 
 @torch.no_grad()
 def embed(training: Training, view: Tensor) -> Tensor:
-    """Embeddings of up to 256 images in evaluation mode."""
+    """Embeddings of up to 256 images of the whole batch in evaluation mode."""
     training.method.eval()
     with autocast(training.device, training.precision):
-        embeddings = training.method.embed(view[:256]).float()
+        embeddings = training.method.embed(view[: -(-256 // distributed.world_size())]).float()
     training.method.train()
-    return embeddings
+    return distributed.gather(embeddings)
 
 
 def knn_score(training: Training) -> float | None:
-    """kNN accuracy of the encoder between training images, or None without labels: a sign of life, not a result."""
+    """kNN accuracy of the encoder between training images, or None without labels: a sign of life, not a result.
+
+    The main process alone computes it: in evaluation mode no layer waits for the others.
+    """
     packed, settings = training.packed, training.settings
-    if packed.labels is None or not settings.knn_every:
+    if packed.labels is None or not settings.knn_every or not distributed.is_main():
         return None
     order = permutation(len(packed), settings.seed, epoch=-2).numpy()
     order = order[packed.readable[order]]

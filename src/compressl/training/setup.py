@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressl import distributed
 from compressl.data import PackedImages, default_cache, open_source, pack, suggest_view_size
-from compressl.devices import autocast, free_memory, is_out_of_memory, resolve_device, resolve_precision
+from compressl.devices import autocast, environment, free_memory, is_out_of_memory, resolve_device, resolve_precision
 from compressl.errors import CheckpointError, DataError, UsageError
 from compressl.methods import Method, create_method
-from compressl.models import EncoderCard, create_encoder
+from compressl.models import EncoderCard, create_encoder, synchronize
 from compressl.randomness import permutation
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import flatten, to_toml
@@ -64,7 +64,16 @@ class Training:
         choice = self.settings.data.device
         if choice != "auto":
             return choice == "yes"
-        return self.packed.images.nbytes < free_memory(self.device) / 4
+        sharing = distributed.processes_here() if self.device.type == "cpu" else 1
+        return self.packed.images.nbytes < free_memory(self.device) / 4 / sharing
+
+    def names(self, indices: Tensor) -> list[str]:
+        """What images are called, for messages."""
+        return [self.packed.name(int(i)) for i in indices]
+
+    def record(self) -> dict[str, Any]:
+        """What the result depends on besides the settings."""
+        return environment(self.device, self.precision) | {"processes": distributed.world_size()}
 
 
 def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | None = None) -> Training:
@@ -76,12 +85,14 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     Raises:
         UsageError, DataError, ResourceError: what cannot be had, and what to do.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    processes = distributed.world_size()
+    if settings.batch_size % (processes * settings.accumulate):
         raise UsageError(
-            "Training on several processes is not supported yet.",
-            "Start one process; `compressl pretrain` uses one device.",
+            f"A batch of {settings.batch_size} images cannot be shared by {processes} processes"
+            f"{f' in {settings.accumulate} passes each' if settings.accumulate > 1 else ''}.",
+            f"Choose a --batch-size that is a multiple of {processes * settings.accumulate}.",
         )
-    device = resolve_device(settings.device)
+    device = distributed.own_device(resolve_device(settings.device))
     precision = resolve_precision(settings.precision, device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -89,23 +100,26 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     size = suggest_view_size(source) if settings.views.size is None else settings.views.size
     recipes = settings.views.resolve(size)
     # built before the images are decoded: a wrong encoder should not cost an hour of decoding
-    encoder = create_encoder(settings.encoder, recipes[0].size, settings.seed)
+    encoder = synchronize(create_encoder(settings.encoder, recipes[0].size, settings.seed))
     features = count_features(encoder, recipes[0].size)
     if len(source) < settings.batch_size:
         raise _too_few(settings, len(source))
-    packed = pack(
-        source,
-        view_size=size,
-        cache=settings.data.cache or default_cache(),
-        progress=progress,
-        max_unreadable=settings.data.max_unreadable,
-    )
+    with distributed.in_turn():
+        packed = pack(
+            source,
+            view_size=size,
+            cache=settings.data.cache or default_cache(),
+            progress=progress if distributed.is_main() else None,
+            max_unreadable=settings.data.max_unreadable,
+        )
     if settings.data.limit is not None and settings.data.limit < len(packed):
         chosen = permutation(len(packed), settings.seed, epoch=-1)[: settings.data.limit]
         packed = packed.subset(chosen.sort().values.numpy())
     if len(packed) < settings.batch_size:
         raise _too_few(settings, len(packed))
+    _check_alike(settings, packed.fingerprint)
     method = create_method(settings.method, encoder, features, settings.seed).to(device)
+    synchronize(method)  # the heads too
     if settings.channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     notes = [note for note in (source.note, packed.note) if note]
@@ -113,7 +127,11 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         listing = "; ".join(f"{name} ({reason})" for name, reason in packed.unreadable[:3])
         more = f" and {len(packed.unreadable) - 3} more" if len(packed.unreadable) > 3 else ""
         notes.append(f"{len(packed.unreadable)} unreadable images are replaced by their neighbours: {listing}{more}.")
-    if settings.compile and (problem := try_compile(method, recipes[0].size, device, precision)):
+    if settings.accumulate > 1 and processes > 1:
+        notes.append("With --accumulate, several processes put other images into one pass than a single process does.")
+    if settings.compile and processes > 1:
+        notes.append("torch.compile is off: it is for one process.")
+    elif settings.compile and (problem := try_compile(method, recipes[0].size, device, precision)):
         notes.append(f"torch.compile is off: {problem}")
     return Training(
         settings=settings,
@@ -132,6 +150,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
             std=recipes[0].std,
             seed=settings.seed,
             data_fingerprint=packed.fingerprint,
+            dim=settings.encoder.dim,
         ),
         optimizer=create_optimizer(settings.optimizer, method),
         steps_per_epoch=len(packed) // settings.batch_size,
@@ -192,9 +211,8 @@ def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str
     Raises:
         CheckpointError, DataError: naming what differs.
     """
-    then, now = flatten(tomllib.loads(state["config"])), flatten(tomllib.loads(to_toml(settings)))
-    differing = [n for n in sorted(then.keys() | now.keys()) if n not in NEUTRAL and then.get(n) != now.get(n)]
-    if differing:
+    then, now = (flatten(tomllib.loads(config)) for config in (state["config"], to_toml(settings)))
+    if differing := _differing(then, now):
         listing = ", ".join(f"{n} was {then.get(n)!r} and is {now.get(n)!r}" for n in differing)
         raise CheckpointError(
             f"The run in {folder} began with other settings: {listing}.",
@@ -205,3 +223,23 @@ def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str
             f"The images in {settings.data.path} are not those that the run in {folder} began with.",
             "Restore them, give --allow-data-change to continue all the same, or another --out for a new run.",
         )
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The settings that differ and that a training depends on."""
+    return [n for n in sorted(one.keys() | other.keys()) if n not in NEUTRAL and one.get(n) != other.get(n)]
+
+
+def _check_alike(settings: PretrainSettings, fingerprint: str) -> None:
+    """Refuse to train on several processes that were not told the same, or find other images on their machine.
+
+    Raises:
+        UsageError: naming what differs.
+    """
+    own = flatten(tomllib.loads(to_toml(settings))) | {"images": fingerprint}
+    if differing := _differing(own, distributed.from_main(lambda: own)):
+        raise UsageError(
+            f"Process {distributed.rank()} differs from the main one in: {', '.join(differing)}.",
+            "Start all processes with the same command, and give each machine the same images.",
+        )
+    distributed.barrier()  # the others learn of it here

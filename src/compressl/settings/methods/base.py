@@ -14,6 +14,7 @@ class MethodSettings:
 
     compares_images: ClassVar[bool] = False  # whether the loss of an image depends on the other images of its batch
     multi_crop: ClassVar[bool] = False  # whether small crops beside the two views (--views.local) are put to use
+    optimizer: ClassVar[dict[str, str | float]] = {}  # what of [optimizer] suits this method better than its defaults
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = ""
     """Which method; `compressl list` describes them."""
     hidden: int = 2048

@@ -28,6 +28,9 @@ class CSimCLRSettings(MethodSettings):
     """linear: beta rises from 0 over beta_warmup; cosine: over the whole training."""
     beta_warmup: float = 0.1
     """Share of the training over which a linear schedule rises (the official code: 10 epochs)."""
+    target_residual_bits: Annotated[float | None, tyro.conf.arg(name="target-residual-bits", prefix_name=False)] = None
+    """Hold the residual information above its floor at so many bits, by a beta that finds itself (from 0.01; beta and
+    its schedule are then not used). Ours: the paper searches beta. Default: off."""
     sample: bool = True
     """Draw z ~ e(z|x); otherwise z is the mean direction."""
     analytic: bool = False
@@ -41,6 +44,8 @@ class CSimCLRSettings(MethodSettings):
             + self._not_negative("beta")
             + self._share("beta_warmup")
         )
+        if self.target_residual_bits is not None:
+            problems += self._positive("target_residual_bits")
         if self.analytic and not self.sample:
             problems.append(
                 "method.analytic averages over samples that method.sample = false never draws: set one only."

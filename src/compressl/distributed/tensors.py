@@ -1,45 +1,20 @@
-"""The only collectives. Without a process group every function is the identity.
+"""Tensors over all ranks, with the gradients that make N processes one.
 
-Objectives never know ranks: a method gathers what enters its objective, and every rank computes the loss of the global
-batch, with the same noise from the same generator. N processes then train exactly as one process does.
+One convention for all of them: J is the sum over ranks of their losses, every backward here is a derivative of J, and
+:func:`average_gradients` divides by the number of ranks, which leaves the derivative of the mean of the losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from compressl.distributed.team import any_rank_each, collective, rank, world_size
 from compressl.errors import UsageError
-
-
-def world_size() -> int:
-    """How many processes train together.
-
-    >>> world_size()
-    1
-    """
-    return dist.get_world_size() if _initialized() else 1
-
-
-def rank() -> int:
-    """Which of them this one is, from 0.
-
-    >>> rank()
-    0
-    """
-    return dist.get_rank() if _initialized() else 0
-
-
-def is_main() -> bool:
-    """Whether this process is the one that writes.
-
-    >>> is_main()
-    True
-    """
-    return rank() == 0
 
 
 def gather(x: Tensor) -> Tensor:
@@ -64,7 +39,8 @@ def gather(x: Tensor) -> Tensor:
         return x
     rows = torch.tensor([x.shape[0]], device=x.device)
     counts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(counts, rows)
+    with collective():
+        dist.all_gather(counts, rows)
     sizes = [int(count) for count in counts]  # a collective on unequal shapes would hang or return rubbish
     if len(set(sizes)) > 1:
         raise UsageError(
@@ -103,22 +79,55 @@ def mean(x: Tensor) -> Tensor:
     return x if world_size() == 1 else cast(Tensor, _Mean.apply(x))  # type: ignore[no-untyped-call]
 
 
-def _initialized() -> bool:
-    return dist.is_available() and dist.is_initialized()
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its mean over ranks: dJ/dtheta of the sum of losses becomes that of their mean.
+
+    A parameter without a gradient on every rank keeps none (the optimizer then leaves it alone); one that has a
+    gradient on some ranks counts as zero on the others. One all-reduce for each dtype.
+
+    >>> average_gradients([torch.zeros(2, requires_grad=True)])
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    if world_size() == 1 or not parameters:
+        return
+    somewhere = any_rank_each(torch.tensor([p.grad is not None for p in parameters]).int())
+    buckets: dict[torch.dtype, list[Tensor]] = {}
+    for parameter, present in zip(parameters, somewhere.tolist(), strict=True):
+        if present:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            buckets.setdefault(parameter.dtype, []).append(parameter.grad)
+    for gradients in buckets.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        means = torch.split(_mean(flat), [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [m.view(g.shape) for m, g in zip(means, gradients, strict=True)])
+
+
+@torch.no_grad()
+def average(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean over ranks of each of some scalars, without gradient, in one collective.
+
+    >>> average({"loss": torch.tensor(2.0)})
+    {'loss': tensor(2.)}
+    """
+    if world_size() == 1 or not values:
+        return values
+    means = _mean(torch.stack([value.detach().double() for value in values.values()]))
+    return {name: m.to(value.dtype) for (name, value), m in zip(values.items(), means, strict=True)}
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
+        with collective():
+            dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)  # and a slice: reduce-scatter for every backend, and embeddings are small
-        return local(total)
+        return local(_sum(gradient))  # and a slice: reduce-scatter for every backend, and embeddings are small
 
 
 class _Mean(torch.autograd.Function):
@@ -132,6 +141,11 @@ class _Mean(torch.autograd.Function):
 
 
 def _mean(x: Tensor) -> Tensor:
+    return _sum(x) / world_size()
+
+
+def _sum(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total / world_size()
+    with collective():
+        dist.all_reduce(total)
+    return total

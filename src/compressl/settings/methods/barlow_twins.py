@@ -1,0 +1,30 @@
+"""Barlow Twins in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+from compressl.settings.methods.base import MethodSettings
+
+
+@dataclass(frozen=True)
+class BarlowTwinsSettings(MethodSettings):
+    """Barlow Twins (Zbontar et al. 2021): dimensions that agree between views and repeat nothing of one another."""
+
+    compares_images: ClassVar[bool] = True
+    name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "barlow-twins"
+    hidden: int = 2048
+    """Width of the projection's two hidden layers (the paper: 8192)."""
+    dim: int = 2048
+    """Dimension d of the projection (the paper: 8192; it gains from more dimensions than the feature has)."""
+    off_diagonal: float = 0.0051
+    """Weight lambda of the redundancy (the paper: 0.005; the official code: 0.0051)."""
+    scale: float = 0.024
+    """Factor on the loss, which is a sum over dimensions. LARS heeds it in norms and biases alone, and with 0.024 their
+    paper's own learning rate (0.0048 beside 0.2) follows from the weights'; SGD heeds it everywhere."""
+
+    def check(self) -> list[str]:
+        return super().check() + self._at_least(2, "dim") + self._positive("off_diagonal", "scale")

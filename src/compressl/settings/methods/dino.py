@@ -1,0 +1,62 @@
+"""DINO in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+from compressl.settings.methods.base import MethodSettings
+
+
+@dataclass(frozen=True)
+class DINOSettings(MethodSettings):
+    """DINO (Caron et al. 2021): predict the centred, sharpened output of a slow copy; takes small crops."""
+
+    # The loss of an image does not depend on the others, but the centre moves once a step, towards the mean of the
+    # whole batch: a batch in several passes would move it between them, and take each pass for the batch.
+    compares_images: ClassVar[bool] = True
+    multi_crop: ClassVar[bool] = True
+    name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "dino"
+    hidden: int = 2048
+    """Width of the two hidden layers of the head (the official code: 2048)."""
+    bottleneck: int = 256
+    """Dimension of the unit vector before the last layer."""
+    outputs: int = 2048
+    """Number K of outputs (the paper: 65536; ours: for images of few kinds)."""
+    batch_norm: bool = True
+    """Batch norm in the head (the official code: an option, off by default, for its ViT encoders have none; ours: on,
+    for encoders with batch norm)."""
+    student_temperature: float = 0.1
+    """Softmax temperature tau_s of the student."""
+    teacher_temperature: float = 0.07
+    """Softmax temperature tau_t of the teacher, after its warm-up (the official code: 0.04 by default, 0.07 for the
+    best models; above that, unstable)."""
+    teacher_temperature_start: float = 0.04
+    """Softmax temperature of the teacher at the start; the lower, the sharper."""
+    teacher_warmup: float = 0.1
+    """Share of the training over which the teacher's temperature rises linearly (the paper: 30 epochs, of 300)."""
+    center_momentum: float = 0.9
+    """Momentum m of the centre."""
+    ema: float = 0.996
+    """Momentum lambda of the teacher at the start; it rises to 1 along a cosine (the official code advises more for
+    small batches: 0.9995 at 256)."""
+    freeze: float = 0.01
+    """Share of the training over which the last layer stays as it is (the official code: the first epoch, of 100)."""
+
+    def check(self) -> list[str]:
+        problems = (
+            super().check()
+            + self._at_least(2, "bottleneck", "outputs")
+            + self._positive("student_temperature", "teacher_temperature", "teacher_temperature_start")
+            + self._share("teacher_warmup")
+        )
+        problems += [
+            f"method.{n} lies between 0 and 1; it is {getattr(self, n)}."
+            for n in ("center_momentum", "ema")
+            if not 0 <= getattr(self, n) <= 1
+        ]
+        if not 0 <= self.freeze < 1:
+            problems.append(f"method.freeze lies at or above 0 and below 1; it is {self.freeze}.")
+        return problems

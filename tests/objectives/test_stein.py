@@ -1,0 +1,287 @@
+"""The score estimate against reference values, closed forms, and laws whose score or entropy is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compressl.errors import UsageError
+from compressl.objectives import VonMisesFisher, stein, stein_score
+from compressl.objectives.common import cosine, unit
+from compressl.objectives.stein import tangent
+
+SEEDS = st.integers(0, 999)
+
+
+def rows(name):
+    """The unit rows of the reference inputs, [6, 4]."""
+    i, j = torch.arange(6, dtype=torch.float64)[:, None], torch.arange(4, dtype=torch.float64)
+    a = (i + 2 * j).sin()
+    return unit({"A": a, "B": a + 0.3 * (3 * i - j).cos(), "C": (i * j + 1).cos() + 0.2 * (i - 2 * j).sin()}[name])
+
+
+def random_rows(seed, *shape):
+    return unit(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+
+def surrogate(x, s):
+    return -cosine(s, x).mean().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "tau", "h", "tangential", "whole"),
+    [
+        ("A", 1.209963977276636, 2.1572536382778775, 1.5526308845929746, 5.520187251894446),
+        ("B", 1.0592687708914161, 2.9413097998806847, 6.6288714915386215, 9.793596941583251),
+        ("C", 0.8780219525181311, 3.173283169256498, 2.8122886350590823, 8.282876560654923),
+    ],
+)
+def test_reference(name, tau, h, tangential, whole):
+    x = rows(name)
+    s = stein_score(x)
+    assert stein._upper_median(1 - x @ x.T).item() == pytest.approx(tau, rel=1e-12)
+    got = surrogate(x, s), tangent(s, x).norm().item(), s.norm().item()
+    assert got == pytest.approx((h, tangential, whole), rel=1e-9)
+
+
+def test_reference_scores():
+    x = rows("B")
+    s = stein_score(x)
+    expected = [
+        [-1.049719708303, -1.583949213551, 1.404178412058, 1.817166126652],
+        [1.695862702556, -1.365606600457, 1.981100181598, -3.535809491493],
+        [-3.898092909123, 2.138507712215, -0.072771727016, 1.547700930181],
+        [1.079227398010, 1.252306913841, -1.783735805881, -2.225698773576],
+        [-0.649209503315, 2.202952439859, -0.873014098440, 3.324640346221],
+        [2.726823463985, -2.595662673251, -0.756171390185, -0.995103253965],
+    ]
+    assert s.flatten().tolist() == pytest.approx(np.ravel(expected), abs=1e-11)
+    first = [-0.500517843999, 0.377411960183, -0.209828010840, 0.761942026785]
+    assert tangent(s, x)[0].tolist() == pytest.approx(first, abs=1e-11)
+
+    sphere = stein_score(x, estimator="sphere")
+    assert sphere.norm().item() == pytest.approx(6.388257273707821, rel=1e-9)
+    first = [-0.525771791410, 0.382247784619, -0.176545274274, 0.706879535980]
+    last = [0.708352752838, -1.422342340871, 0.397679277737, -2.090622412695]
+    assert sphere[[0, 5]].flatten().tolist() == pytest.approx(first + last, abs=1e-11)
+    assert cosine(sphere, x).abs().max() < 1e-14  # tangential
+
+
+def plain(x, median="upper", ridge="absolute", itself=True, repulsive=False):
+    """The released estimate in loops, with the unscaled kernel and an explicit inverse; and what it is not."""
+    x = x.numpy()
+    n = len(x)
+    distances = sorted(1 - float(np.dot(a, b)) for a in x for b in x)
+    other = sorted(1 - float(np.dot(x[i], x[k])) for i in range(n) for k in range(n) if i != k)
+    tau = {"upper": distances[::-1][n * n // 2 - 1], "lower": distances[(n * n - 1) // 2], "other": np.median(other)}
+    tau = max(0.1, tau[median])
+    kernel = np.array([[math.exp(float(np.dot(a, b)) / tau) for b in x] for a in x])
+    force = np.zeros_like(x)
+    for i in range(n):
+        for k in range(n):
+            if itself or i != k:
+                force[i] += kernel[i, k] * (x[k] if repulsive else x[i]) / tau
+    eta = 0.01 if ridge == "absolute" else 0.01 * math.exp(1 / tau)
+    return torch.from_numpy(-np.linalg.inv(kernel + eta * np.eye(n)) @ force)
+
+
+@given(seed=SEEDS, n=st.integers(2, 9), dim=st.integers(2, 6))
+@settings(max_examples=20, deadline=None)
+def test_it_is_the_estimate_in_loops(seed, n, dim):
+    x = random_rows(seed, n, dim)
+    torch.testing.assert_close(stein_score(x), plain(x), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"median": "lower"}, {"median": "other"}, {"ridge": "relative"}, {"itself": False}, {"repulsive": True}],
+    ids=str,
+)
+def test_wrong_variants_are_told_apart(variant):
+    x = rows("B")
+    s, wrong = stein_score(x), plain(x, **variant)
+    assert (tangent(wrong - s, x)).norm() > 3e-3 * tangent(s, x).norm()
+
+
+def test_two_orthogonal_rows(monkeypatch):
+    x = torch.eye(3, dtype=torch.float64)[:2]
+    a = math.e  # e^{1/tau}, tau = 1
+    expected = (a + 1) / ((a + 0.01) ** 2 - 1) * torch.tensor([-(a + 0.01), 1, 0], dtype=torch.float64)
+    torch.testing.assert_close(stein_score(x), torch.stack([expected, expected[[1, 0, 2]]]))
+    monkeypatch.setattr(stein, "_upper_median", lambda distance: distance.new_full((1, 1), 0.5))
+    expected = [-2.309792755261, 0.312173975218, 0, 0.312173975218, -2.309792755261, 0]
+    assert stein_score(x).flatten().tolist() == pytest.approx(expected, abs=1e-11)
+
+
+def test_orthonormal_rows():
+    x = torch.eye(4, dtype=torch.float64)
+    expected = [-2.731052004886, 0.577599243016, 0.577599243016, 0.577599243016]
+    assert stein_score(x)[0].tolist() == pytest.approx(expected, abs=1e-11)
+    x = torch.eye(128, dtype=torch.float64)
+    s = stein_score(x)
+    assert surrogate(x, s) == pytest.approx(74.47764409316, rel=1e-11)
+    torch.testing.assert_close(tangent(s, x).norm(dim=1), torch.full((128,), 6.520093418379, dtype=torch.float64))
+
+
+def test_the_entropy_cannot_leave_an_exact_collapse():
+    x = torch.full((5, 4), 0.5, dtype=torch.float64)
+    s = stein_score(x)
+    torch.testing.assert_close(s, -9.999999092 * x, rtol=1e-8, atol=0)
+    assert tangent(s, x).norm() < 1e-7
+
+
+@given(seed=SEEDS, estimator=st.sampled_from(["released", "sphere"]))
+@settings(max_examples=15, deadline=None)
+def test_symmetries(seed, estimator):
+    x = random_rows(seed, 7, 5)
+    s = stein_score(x, estimator=estimator)
+    close = {"rtol": 1e-9, "atol": 1e-10}
+    turn, _ = torch.linalg.qr(random_rows(seed + 1, 5, 5))
+    torch.testing.assert_close(stein_score(x @ turn, estimator=estimator), s @ turn, **close)
+    order = torch.tensor([3, 0, 6, 4, 1, 5, 2])
+    torch.testing.assert_close(stein_score(x[order], estimator=estimator), s[order], **close)
+    torch.testing.assert_close(stein_score(torch.stack([x, x.flip(0)]), estimator=estimator)[1], s.flip(0), **close)
+
+
+def test_each_sample_has_a_bandwidth_of_its_own():
+    x = rows("B")
+    groups = x.view(2, 3, 4)
+    assert stein._upper_median(1 - groups @ groups.mT).flatten().tolist() == pytest.approx(
+        [0.8407275864054565, 0.7742967655906764], rel=1e-12
+    )
+    s = stein_score(groups)
+    assert [surrogate(g, t) for g, t in zip(groups, s, strict=True)] == pytest.approx(
+        [2.359531248821192, 2.3876022056104653], rel=1e-9
+    )
+
+
+def test_the_score_is_a_constant():
+    x = rows("B").requires_grad_()
+    s = stein_score(x)
+    assert not s.requires_grad
+    (gradient,) = torch.autograd.grad(-(s * x).sum(1).mean(), x)
+    torch.testing.assert_close(gradient, -s / 6, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("n", "dim", "spread", "expected"),
+    [  # rms of the tangential score; spread 0: uniform rows, the estimate's own noise
+        (128, 2048, 0, 12.2),
+        (128, 256, 0, 25.8),
+        (512, 64, 0, 28.5),
+        (128, 32, 1e-4, 6.1e4),
+        (128, 32, 1e-2, 7.7e2),
+        (128, 32, 0.3, 24),
+    ],
+)
+def test_size_of_the_score(n, dim, spread, expected):
+    raw = torch.randn(n, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if spread:
+        raw = spread * raw
+        raw[:, 0] += 1
+    x = unit(raw)
+    exact = tangent(stein_score(x), x)
+    assert exact.square().sum(1).mean().sqrt().item() == pytest.approx(expected, rel=0.05)
+    # float32 rows have unit length to 1e-7 only, which alone would cost up to three digits more
+    single = tangent(stein_score(unit(raw.float())).double(), x)
+    assert (single - exact).norm() < 1e-6 * exact.norm()
+
+
+def test_a_sphere_of_many_dimensions_is_flat():
+    x = random_rows(0, 128, 128)
+    released, sphere = tangent(stein_score(x), x), stein_score(x, estimator="sphere")
+    assert (released - sphere).norm() < 0.02 * sphere.norm()
+    x = random_rows(0, 128, 3)
+    released, sphere = tangent(stein_score(x), x), stein_score(x, estimator="sphere")
+    assert (released - sphere).norm() > 0.1 * sphere.norm()
+
+
+@pytest.mark.parametrize(
+    ("dim", "kappa", "ridge", "estimator", "expected"),
+    [
+        (3, 2.0, 0.01, "released", 0.80),
+        (3, 2.0, 1.0, "sphere", 0.88),
+        (8, 4.0, 0.01, "released", 0.47),
+        (8, 4.0, 1.0, "released", 0.84),
+        (32, 16.0, 0.01, "released", 0.55),
+    ],
+)
+def test_the_score_of_a_von_mises_fisher_law(dim, kappa, ridge, estimator, expected):
+    """In single points the estimate is rough; its direction, averaged over ten draws, is known."""
+    mean = torch.eye(dim, dtype=torch.float64)[0].expand(5, 512, dim)
+    x = VonMisesFisher(dim, kappa).sample(mean, torch.Generator().manual_seed(0))
+    true = kappa * tangent(mean, x)
+    s = tangent(stein_score(x, ridge, estimator=estimator), x)
+    directions = (s * true).sum((1, 2)) / s.norm(dim=(1, 2)) / true.norm(dim=(1, 2))
+    assert directions.mean().item() == pytest.approx(expected, abs=0.05)
+
+
+def entropy_gradient(kappa, seed, estimator, n=1024):
+    """-mean_i S_i^T dx_i/dkappa for x ~ vMF(e_1, kappa) on the sphere in three dimensions, from a fixed uniform."""
+    random = np.random.default_rng(seed)
+    u = torch.from_numpy(random.random(n))
+    v = unit(torch.from_numpy(random.standard_normal((n, 2))))
+    q = u + (1 - u) * math.exp(-2 * kappa)
+    w = (1 + q.log() / kappa)[:, None]
+    dw = (-q.log() / kappa**2 - 2 * (1 - u) * math.exp(-2 * kappa) / (kappa * q))[:, None]
+    sine = (1 - w**2).sqrt()
+    x, dx = torch.cat([w, sine * v], 1), dw * torch.cat([torch.ones_like(w), -w * v / sine], 1)
+    return -cosine(stein_score(x, estimator=estimator), dx).mean().item()
+
+
+@pytest.mark.parametrize(("kappa", "seeds", "bias"), [(2, 8, 1.57), (5, 2, 1.33), (10, 2, 1.15)])
+def test_the_gradient_of_a_known_entropy(kappa, seeds, bias):
+    truth = -kappa * (1 / kappa**2 - 1 / math.sinh(kappa) ** 2)
+    sphere, released = (
+        np.mean([entropy_gradient(kappa, seed, estimator) for seed in range(seeds)])
+        for estimator in ("sphere", "released")
+    )
+    assert sphere == pytest.approx(truth, rel=0.02)
+    assert released != pytest.approx(truth, rel=0.1)  # it leaves out the curvature
+    assert released == pytest.approx(bias * truth, rel=0.03)
+
+
+def test_half_precision_is_left_at_the_door():
+    x = random_rows(3, 32, 64).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        s = stein_score(x)
+    assert s.dtype == torch.float32
+    torch.testing.assert_close(s.double(), stein_score(unit(x.double())), rtol=1e-5, atol=1e-5)
+
+
+def test_the_ridge_grows_only_where_it_must():
+    G = torch.ones(3, 2, 1, dtype=torch.float64)
+    K = torch.stack([torch.tensor([1.0, corner], dtype=torch.float64).diag() for corner in (1.0, -0.05, -1e6)])
+    eta = torch.full((3, 1, 1), 0.01, dtype=torch.float64)
+    x = stein._ridge_solve(K, eta, G, certain=False).squeeze(-1)
+    expected = [[1 / 1.01, 1 / 1.01], [1 / 1.1, 1 / 0.05], [0, 0]]  # as given, ten times, not to be had
+    torch.testing.assert_close(x, torch.tensor(expected, dtype=torch.float64))
+    x = stein._ridge_solve(K, eta, G, certain=True).squeeze(-1)
+    torch.testing.assert_close(x, torch.tensor([expected[0], [0, 0], [0, 0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("estimator", ["released", "sphere"])
+def test_degenerate_samples_stay_finite(estimator):
+    same, zero = torch.full((8, 4), 0.5), torch.zeros(8, 4)
+    for x in (same, zero, torch.cat([zero[:4], same[:4]]), unit(same + 1e-7 * random_rows(0, 8, 4).float())):
+        for options in ({}, {"min_bandwidth": 1e-3}, {"min_bandwidth": 1e-3, "ridge": 1e-30}):
+            assert torch.isfinite(stein_score(x, estimator=estimator, **options)).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "word"),
+    [
+        (lambda: stein_score(torch.ones(1, 4)), "at least 2"),
+        (lambda: stein_score(torch.ones(4)), "shape"),
+        (lambda: stein_score(torch.eye(4), ridge=0.0), "ridge"),
+        (lambda: stein_score(torch.eye(4), min_bandwidth=-1.0), "min_bandwidth"),
+        (lambda: stein_score(torch.eye(4), estimator="flat"), "released, sphere"),
+    ],
+)
+def test_refusals_name_what_is_wrong(build, word):
+    with pytest.raises(UsageError, match=word) as refusal:
+        build()
+    assert refusal.value.next_step
