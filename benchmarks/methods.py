@@ -22,10 +22,10 @@ import sys
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from compressl.data import default_cache, open_splits, pack
@@ -135,7 +135,7 @@ def measure(configuration: PretrainSettings, encoder: Any, seed: int) -> dict[st
         parts.append(Labelled.of(packed, role))
     recipe = configuration.views.resolve(configuration.views.size or 32)[0]
     if encoder is None:
-        encoder = create_encoder(configuration.encoder, recipe.size, seed, zero_init=False)
+        encoder = create_encoder(replace(configuration.encoder, zero_init=False), recipe.size, seed)
     bank, queries = (
         features.extract(
             encoder.to(device), p.packed, p.indices, size=recipe.size, mean=recipe.mean, std=recipe.std,
@@ -274,13 +274,13 @@ def step_table() -> str:
     if not path.exists():
         return "No figures yet."
     record = json.loads(path.read_text())
-    machine = record["environment"]
+    machine, repeats = record["environment"], len(record["ratio"]["simclr"]["all"])
     rows = [f"| `{name}` | {r['median']:.2f} | {min(r['all']):.2f} to {max(r['all']):.2f} |"
             for name, r in record["ratio"].items()]  # fmt: skip
     return "\n".join(
         [
-            f"{record['encoder']}, batch {record['batch_size']}, heads: {record['heads']}. Each step was timed right "
-            f"after one of SimCLR's; the ratio's median and range over {len(record['ratio']['simclr']['all'])} repeats. "
+            f"{record['encoder']}, batch {record['batch_size']}, heads: {record['heads']}. Each step was timed "
+            f"right after one of SimCLR's; median and range of the ratio over {repeats} repeats. "
             f"Machine: {machine['processor']}, {machine['threads']} thread(s), {machine['device']}, "
             f"{machine['precision']}; torch {machine['torch']}.",
             "",

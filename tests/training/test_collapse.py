@@ -50,7 +50,8 @@ def test_the_stop_gradient_is_what_prevents_the_collapse(
         pretrain(simsiam("without", stop_gradient=False))
     last = RunFolder(tmp_path / "without").read_metrics()[-1]
     assert last["step"] < STEPS
-    assert last["embedding_std"] < 0.2 or last["embedding_cosine"] > 0.95
+    alike = last["embedding_std"] < 0.2 or last["embedding_cosine"] > 0.95
+    assert alike or last["embedding_effective_rank"] < 1.5  # all one, or all on one line
     assert "collapsed" in last["event"]
 
     pretrain(simsiam("with", stop_gradient=True))  # the alarm would stop it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import datetime
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def evaluate(
     _check_classes(train, test, class_names)
     labels = torch.from_numpy(train.labels).to(device)
     # with residual branches that start at zero, most of an untrained ResNet would be switched off: no fair opponent
-    untrained = create_encoder(card.settings(), card.size, seed=settings.seed, zero_init=False)
+    untrained = create_encoder(replace(card.settings(), zero_init=False), card.size, seed=settings.seed)
     results: dict[str, dict[str, Any]] = {}
     correct: dict[str, dict[str, Correct]] = {}
     chosen, neighbors = _queries(test.labels), np.zeros((0, NEIGHBORS), dtype=np.int64)

@@ -26,6 +26,7 @@ True
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 
 from compressl import distributed
 from compressl.methods.base import Method
+from compressl.methods.multiplier import Multiplier
 from compressl.models.heads import linear, mlp, truncated_normal
 from compressl.objectives import DISSLLoss
 from compressl.settings.methods import DISSLSettings
@@ -98,6 +100,10 @@ class DISSL(Method):
             s.student_temperature,
             reduce=distributed.mean,  # of the marginals: the tables of logits are too large to gather
         )
+        self.multiplier = None  # lambda, if it is to find itself: never below what keeps the codes apart
+        if s.target_entropy_bits is not None:
+            target = s.target_entropy_bits * math.log(2)
+            self.multiplier = Multiplier(s.entropy_weight, target, lowest=1 + s.invariance_weight, raises=True)
 
     def forward(
         self, views: Sequence[Tensor], generator: torch.Generator | None = None
@@ -107,7 +113,10 @@ class DISSL(Method):
         codes = self.teacher(z[: 2 * len(views[0])]).chunk(2)  # a_1, a_2     [N, C] each
         predictions = self.student(z).chunk(len(views))  # b_1, ..., b_V     [N, C] each
         loss, terms = self.objective(codes, predictions)
-        return distributed.mean(loss), {name: distributed.mean(value) for name, value in terms.items()}
+        terms = {name: distributed.mean(value) for name, value in terms.items()}
+        if self.multiplier is not None:
+            terms["entropy_weight"] = self.multiplier.hold(terms["marginal_entropy"])
+        return distributed.mean(loss), terms
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.teacher(self.encoder(view))
@@ -117,6 +126,8 @@ class DISSL(Method):
         s = self.settings
         done = min(1.0, progress / s.invariance_warmup) if s.invariance_warmup else 1.0
         self.objective.invariance_weight = s.entropy_weight + done * (s.invariance_weight - s.entropy_weight)
+        if self.multiplier is not None:
+            self.objective.entropy_weight = self.multiplier.value()
 
 
 def reset(head: nn.Module) -> None:

@@ -47,8 +47,9 @@ class MoCo(Method):
         self.settings = settings
         self.encoder = encoder  # f
         self.projection = mlp(features, settings.hidden, settings.dim, layers=settings.layers, norm="plain")  # g
-        norm = "plain" if settings.predictor_norm else "none"
-        self.predictor = mlp(settings.dim, settings.hidden, settings.dim, norm=norm)  # q
+        self.predictor = mlp(  # q
+            settings.dim, settings.hidden, settings.dim, norm="plain" if settings.predictor_norm else "none"
+        )
         self.target = ema.slow_copy(nn.Sequential(self.encoder, self.projection))  # g' f'
         self.objective = MoCoLoss(settings.temperature)
 

@@ -5,6 +5,7 @@ climbs while the measured quantity lies above the target and falls while it lies
 
     log weight  <-  log weight + rate * clip(measured / target - 1, -1, 1)
 
+(the other way round for a quantity that the weight raises, such as an entropy that is rewarded).
 The steps are those of a gradient ascent on the Lagrangian in log weight, scaled by the target and cut off, so that one
 rate serves a target of a tenth of a bit and one of ten, and a weight never turns negative.
 """
@@ -29,6 +30,7 @@ class Multiplier(nn.Module):
         rate: relative change of the weight in a step at an error of 100 %. The network needs some tens of steps to
             answer a new weight, so a much larger rate makes the weight swing (0.05: ours, by experiment on the digits).
         lowest: the weight never falls below.
+        raises: whether a larger weight makes the quantity larger; by default it makes it smaller.
 
     >>> beta = Multiplier(start=1.0, target=2.0, rate=0.1)
     >>> beta.hold(torch.tensor(3.0))  # 50 % too much: a higher price
@@ -37,9 +39,11 @@ class Multiplier(nn.Module):
 
     log_value: Tensor
 
-    def __init__(self, start: float, target: float, rate: float = 0.05, lowest: float = LOWEST) -> None:
+    def __init__(
+        self, start: float, target: float, rate: float = 0.05, lowest: float = LOWEST, *, raises: bool = False
+    ) -> None:
         super().__init__()
-        self.target, self.rate = target, rate
+        self.target, self.rate, self.sign = target, rate, -1 if raises else 1
         self.bounds = math.log(lowest), math.log(HIGHEST)
         # a buffer: it is part of a checkpoint, and a step that is skipped leaves it as it was
         self.register_buffer("log_value", torch.tensor(math.log(max(start, lowest))))
@@ -57,7 +61,7 @@ class Multiplier(nn.Module):
         """
         if self.training:
             error = (measured / self.target - 1).clamp(-1, 1)
-            self.log_value += self.rate * error
+            self.log_value += self.sign * self.rate * error
             self.log_value.clamp_(*self.bounds)
         return self.value()
 

@@ -50,11 +50,8 @@ class EncoderCard:
         return EncoderSettings(self.name, self.width, "small" if self.small_stem else "imagenet", dim=self.dim)
 
 
-def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0, *, zero_init: bool = True) -> nn.Module:
+def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0) -> nn.Module:
     """A randomly initialised encoder for views of ``view_size`` pixels; the weights depend on ``seed`` alone.
-
-    Args:
-        zero_init: start the residual branches of a ResNet at zero.
 
     Raises:
         UsageError: an unknown name, impossible numbers, or timm is needed and not installed.
@@ -73,7 +70,7 @@ def create_encoder(settings: EncoderSettings, view_size: int, seed: int = 0, *, 
             settings.name,
             width=settings.width,
             small_stem=settings.small_stem(view_size),
-            zero_init=zero_init,
+            zero_init=settings.zero_init,
             dim=settings.dim,
         )
 

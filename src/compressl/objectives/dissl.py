@@ -189,7 +189,8 @@ class DISSLLoss(nn.Module):
         super().__init__()
         check_not_negative(entropy_weight=entropy_weight, invariance_weight=invariance_weight)
         check_positive(teacher_temperature=teacher_temperature, student_temperature=student_temperature, chunk=chunk)
-        self.entropy_weight, self.invariance_weight = entropy_weight, invariance_weight
+        self.entropy_weight: float | Tensor = entropy_weight  # schedules and a multiplier may change both
+        self.invariance_weight = invariance_weight
         self.teacher_temperature, self.student_temperature = teacher_temperature, student_temperature
         self.reduce, self.chunk = reduce, chunk
 

@@ -24,6 +24,9 @@ class EncoderSettings:
     stem: Literal["auto", "small", "imagenet"] = "auto"
     """First layers of a ResNet. small: 3x3 convolution, no pooling; imagenet: 7x7 stride 2 and max-pooling.
     auto: small for views up to 64 px."""
+    zero_init: bool = True
+    """Start the residual branches of a ResNet at zero, as is usual for long trainings (Goyal et al. 2017). Without it a
+    network has all of its layers from the first step: better for short trainings that lack negatives (measured)."""
     pretrained: bool = False
     """timm only: start from its published weights (downloads them)."""
     dim: int | None = None

@@ -147,6 +147,8 @@ class PretrainSettings:
             problems.append(f"save_every_steps must be at least 1; it is {self.save_every_steps}.")
         if self.batch_size < 2:
             problems.append(f"batch_size must be at least 2: batch statistics need it; it is {self.batch_size}.")
+        else:
+            problems += self.method.check_batch(self.batch_size)
         if self.accumulate < 1 or self.batch_size % max(1, self.accumulate):
             problems.append(f"accumulate must divide batch_size ({self.batch_size}); it is {self.accumulate}.")
         if self.accumulate > 1 and self.method.compares_images:

@@ -106,28 +106,32 @@ class CollapseAlarm:
     """Warns when embeddings have been alike for several checks in a row.
 
     The limits are loose: SimSiam is healthy at std 0.7 and cosine 0.4; collapsed runs reach 0.1 and 0.98 within 40
-    steps. kNN accuracy sees none of it.
+    steps. kNN accuracy sees none of it. The rank is for projections that end in a batch norm: it pulls collapsed rows
+    of a small batch apart again, but along one line.
     """
 
     min_std: float = 0.2
     max_cosine: float = 0.95
+    min_rank: float = 1.5
     patience: int = 3
     in_a_row: int = 0
     raised: bool = False
     advice: ClassVar[str] = (
-        "Lower --optimizer.lr, raise --optimizer.warmup-epochs, or let --method.beta rise (--method.beta-schedule)."
+        "Lower --optimizer.lr or raise --optimizer.warmup-epochs; let a method's beta rise slowly "
+        "(--method.beta-schedule linear)."
     )
 
     def check(self, now: Spread, step: int) -> str | None:
         """The sentence to show when the alarm goes off, once."""
-        collapsed = not (now.std >= self.min_std and now.cosine <= self.max_cosine)  # not: a NaN counts
+        healthy = now.std >= self.min_std and now.cosine <= self.max_cosine and now.effective_rank >= self.min_rank
+        collapsed = not healthy  # a NaN is not healthy
         self.in_a_row = self.in_a_row + 1 if collapsed else 0
         if self.in_a_row < self.patience or self.raised:
             return None
         self.raised = True
         return (
             f"The embeddings have collapsed at step {step}: mean cosine between images {now.cosine:.3f}, spread "
-            f"{now.std:.3f} of 1. {self.advice}"
+            f"{now.std:.3f} of 1, effective rank {now.effective_rank:.1f}. {self.advice}"
         )
 
     @property

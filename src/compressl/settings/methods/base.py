@@ -23,6 +23,10 @@ class MethodSettings:
     def check(self) -> list[str]:
         return self._at_least(2, "hidden")
 
+    def check_batch(self, batch_size: int) -> list[str]:
+        """What cannot work about these settings with batches of this size, a sentence each."""
+        return []
+
     def _at_least(self, least: int, *names: str) -> list[str]:
         return [
             f"method.{n} must be at least {least}; it is {getattr(self, n)}." for n in names if getattr(self, n) < least

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -35,6 +36,9 @@ class DISSLSettings(MethodSettings):
     entropy_weight: float = 2.3
     """Weight lambda of the entropy of the mean code, for balanced clusters: at least 1 + beta (the paper: 2.3, tuned in
     1.8 to 2.8)."""
+    target_entropy_bits: Annotated[float | None, tyro.conf.arg(name="target-entropy-bits", prefix_name=False)] = None
+    """Hold the entropy of the mean code at so many bits, by a lambda that finds itself, from entropy_weight and never
+    below 1 + beta; a batch can show log2 of its size at most. Ours: the paper searches lambda. Default: off."""
     invariance_weight: float = 0.8
     """Weight beta of the teacher's agreement with itself on the other view, and of its certainty (the paper: 0.8 on
     TinyImageNet, tuned in 0.4 to 1; 0.6 on ImageNet)."""
@@ -46,6 +50,15 @@ class DISSLSettings(MethodSettings):
     student_temperature: float = 1.0
     """Softmax temperature tau_s of the predictions."""
 
+    def check_batch(self, batch_size: int) -> list[str]:
+        most = math.log2(max(2, min(batch_size, self.clusters)))
+        if self.target_entropy_bits is None or self.target_entropy_bits < most:
+            return []
+        return [
+            f"target-entropy-bits is {self.target_entropy_bits:g}, but {batch_size} images and {self.clusters} "
+            f"clusters can show {most:g} bits at most: give less, or a larger batch_size."
+        ]
+
     def check(self) -> list[str]:
         problems = (
             super().check()
@@ -54,6 +67,8 @@ class DISSLSettings(MethodSettings):
             + self._not_negative("entropy_weight", "invariance_weight")
             + self._positive("teacher_temperature", "student_temperature")
         )
+        if self.target_entropy_bits is not None:
+            problems += self._positive("target_entropy_bits")
         if not 0 <= self.invariance_warmup <= 1:
             problems.append(f"method.invariance_warmup lies between 0 and 1; it is {self.invariance_warmup}.")
         if self.entropy_weight < (least := 1 + self.invariance_weight):

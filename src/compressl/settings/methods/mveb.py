@@ -41,6 +41,15 @@ class MVEBSettings(MethodSettings):
     """Momentum alpha_0 of the slow copy at the start (the paper: 0.996, for 250 000 steps); it rises to 1 along a
     cosine."""
 
+    def check_batch(self, batch_size: int) -> list[str]:
+        if self.group_size < 2 or batch_size % self.group_size == 0:
+            return []
+        fits = next((n for n in range(min(self.group_size, batch_size), 1, -1) if batch_size % n == 0), batch_size)
+        return [
+            f"method.group_size must divide batch_size ({batch_size}), as each group makes one estimate; it is "
+            f"{self.group_size}. {fits} does."
+        ]
+
     def check(self) -> list[str]:
         problems = (
             super().check()
