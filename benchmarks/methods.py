@@ -3,6 +3,7 @@
     python benchmarks/methods.py train digits --jobs 2       # every method, three seeds
     python benchmarks/methods.py train cifar10 --jobs 2
     python benchmarks/methods.py time                        # a training step of each, against SimCLR's
+    python benchmarks/methods.py target                      # a beta that finds itself, as a curve
     python benchmarks/methods.py render
 
 ``train`` goes on where it was stopped: a figure that is on file is not computed again. The budget of each data set and
@@ -26,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from compressl.data import default_cache, open_splits, pack
@@ -216,6 +218,58 @@ def step_time(batch_size: int, repeats: int, budget: float, width: float) -> Non
     (RESULTS / "step-time.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
+def target(bits: list[float]) -> None:
+    """Residual information and beta of C-SimCLR on the digits under targets, step by step: a file and a picture."""
+    from compressl.training.loop import pretrain
+
+    torch.set_num_threads(1)
+    courses = {}
+    for value in bits:
+        configuration = settings("digits", "c-simclr", 0)
+        method = replace(configuration.method, target_residual_bits=value)  # type: ignore[call-arg]
+        out = ROOT / "runs" / "methods" / "target" / f"{value:g}"
+        run = RunFolder(out)
+        if run.status() != "finished":
+            run = pretrain(replace(configuration, method=method, out=out, log_every=1))
+        lines = [line for line in run.read_metrics() if "beta" in line]
+        courses[f"{value:g}"] = {
+            "bits": [round(line["residual_information_excess"] / np.log(2), 4) for line in lines],
+            "beta": [round(line["beta"], 5) for line in lines],
+        }
+    record = {
+        "what": "C-SimCLR on the digits, --target-residual-bits",
+        "environment": environment(torch.device("cpu"), resolve_precision("auto", torch.device("cpu"))),
+        "settings": flatten_settings(configuration),
+        "courses": courses,
+    }
+    (RESULTS / "target.json").write_text(json.dumps(record) + "\n")
+    draw_target(courses)
+
+
+def draw_target(courses: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 5), layout="constrained")
+    for name, course in courses.items():
+        smooth = np.convolve(course["bits"], np.ones(25) / 25, mode="valid")
+        steps = np.arange(len(course["bits"]))[24:]
+        (line,) = above.plot(steps, smooth, label=f"target {name} bits")
+        above.axhline(float(name), color=line.get_color(), linewidth=0.8, linestyle="--")
+        below.semilogy(course["beta"], color=line.get_color())
+    above.set_ylabel("residual information\nabove its floor, bits")
+    above.set_ylim(bottom=0)
+    above.legend(frameon=False, fontsize=9)
+    below.set_ylabel("beta")
+    below.set_xlabel("step (bits: mean of 25)")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(PAGE.parent / "target.png", dpi=110)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -308,6 +362,8 @@ def main() -> None:
     verb.add_argument("--repeats", type=int, default=5)
     verb.add_argument("--budget", type=float, default=600.0, help="seconds after which no round is begun")
     verb.add_argument("--width", type=float, default=1.0)
+    verb = verbs.add_parser("target")
+    verb.add_argument("--bits", default="0.5,1,2")
     verbs.add_parser("render")
     given = parser.parse_args()
     match given.verb:
@@ -317,6 +373,8 @@ def main() -> None:
             one(given.data, given.method, given.seed)
         case "time":
             step_time(given.batch_size, given.repeats, given.budget, given.width)
+        case "target":
+            target([float(b) for b in given.bits.split(",")])
         case "render":
             render()
 

@@ -94,3 +94,27 @@ def test_a_target_in_bits_is_reached_and_held_on_the_digits() -> None:
     held = mean(_train_on_digits(0.8, steps))
     assert free > 1.2  # without a price the code keeps more
     assert held == pytest.approx(0.8, rel=0.2)
+
+
+def test_a_reward_that_makes_its_quantity_larger_climbs_below_the_target() -> None:
+    weight = Multiplier(start=2.0, target=3.0, lowest=1.8, raises=True)
+    assert weight.hold(torch.tensor(1.0)).item() > 2.0
+    for _ in range(100):
+        weight.hold(torch.tensor(10.0))
+    assert weight.value().item() == pytest.approx(1.8)
+
+
+def test_a_target_entropy_moves_the_weight_of_dissl_and_never_below_stability() -> None:
+    images = torch.randn(32, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    weights = {}
+    for bits in (0.5, 4.9):
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, 16))
+        method = create_method(small_settings("dissl", target_entropy_bits=bits), encoder, 16)
+        for step in range(20):
+            method.before_step(step / 20)
+            loss, terms = method([images, images])
+            loss.backward()
+        weights[bits] = float(terms["entropy_weight"])
+    assert weights[0.5] == pytest.approx(1.8)  # far more entropy than asked for: the least that is stable
+    assert weights[4.9] >= weights[0.5]
+    assert float(method.objective.entropy_weight) == pytest.approx(weights[4.9], rel=0.06)  # type: ignore[union-attr]

@@ -41,6 +41,18 @@ def test_flags_beat_the_file_which_beats_the_defaults(file: Path) -> None:
     assert "batch_size" not in sources
 
 
+def test_what_suits_a_method_gives_way_to_recipe_file_and_flags(tmp_path: Path) -> None:
+    def optimizer(*argv: str) -> tuple[str, float, str | None]:
+        settings, sources = load_pretrain(["--data", "photos", *argv])
+        return settings.optimizer.name, settings.optimizer.lr, sources.get("optimizer.lr")
+
+    assert optimizer("--method", "simclr") == ("sgd", 0.06, None)
+    assert optimizer("--method", "vicreg") == ("lars", 1.0, "default of vicreg")
+    assert optimizer("--method", "vicreg", "--optimizer.lr", "0.3") == ("lars", 0.3, "flag")
+    (tmp_path / "own.toml").write_text('[method]\nname = "vicreg"\n[optimizer]\nname = "sgd"\n')
+    assert optimizer("--config", str(tmp_path / "own.toml"))[:2] == ("sgd", 1.0)
+
+
 def test_the_file_beats_the_recipe(tmp_path: Path) -> None:
     recipe = recipe_names()[0]
     before, _ = load_pretrain(["--recipe", recipe, "--data", "x"])
@@ -123,6 +135,22 @@ def test_all_problems_of_file_and_flags_at_once(tmp_path: Path) -> None:
 )
 def test_each_problem_has_its_sentence(argv: list[str], part: str) -> None:
     assert part in _problems(*(argv if argv in ([], ["photos"]) else [*argv, "--data", "x"]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--method", "simclr", "--views.local", "2"], "views.local is refused for simclr"),
+        (["--method", "mveb", "--batch-size", "96"], "group_size must divide batch_size (96)"),
+        (["--method", "mveb", "--batch-size", "96"], "96 does."),
+        (["--method", "dissl", "--method.entropy-weight", "1.5"], "at least 1 + method.invariance_weight = 1.8"),
+        (["--method", "dissl", "--target-entropy-bits", "9"], "can show 8 bits at most"),
+        (["--method", "c-simclr", "--target-residual-bits", "0"], "target_residual_bits must be greater than 0"),
+        (["--method", "simclr", "--target-residual-bits", "1"], "--target-residual-bits is unknown"),
+    ],
+)
+def test_what_a_method_cannot_do_has_its_sentence(argv: list[str], part: str) -> None:
+    assert part in _problems("--data", "photos", *argv)
 
 
 def test_a_flag_mends_the_file_before_the_check(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ class ViewsSettings:
     """Probability of color jitter. Default: the recipe's."""
     blur: float | None = None
     """Probability of a blurred view, for all views. Default: the recipe's."""
+    solarize: float | None = None
+    """Probability of a solarized view, for all views. Default: the recipe's."""
     max_scale: float | None = None
     """Largest share of the area that a crop covers. Default: the recipe's."""
     local: int = 0
@@ -104,7 +106,7 @@ class ViewsSettings:
         """One recipe per view, for images whose views are ``size`` pixels wide: two views, then the small crops."""
         size = size if self.size is None else self.size
         name = ("small" if size <= 64 else "byol") if self.recipe == "auto" else self.recipe
-        names = ("min_scale", "max_scale", "grayscale", "jitter", "blur")
+        names = ("min_scale", "max_scale", "grayscale", "jitter", "blur", "solarize")
         own = {n: v for n in names if (v := getattr(self, n)) is not None}
         views = tuple(replace(view, size=size, **own) for view in RECIPES[name])
         small = replace(
@@ -112,9 +114,9 @@ class ViewsSettings:
             size=max(8, round(size * 3 / 56) * 8) if self.local_size is None else self.local_size,
             min_scale=self.local_min_scale,
             max_scale=self.local_max_scale,
-            # between the two views, as in DINO: 1 and 0.1 give one half
-            blur=own.get("blur", round((views[0].blur + views[1].blur) / 2, 1)),
-            solarize=0.0 if views[0].solarize != views[1].solarize else views[0].solarize,
+            # where the views differ: DINO's for small crops
+            blur=views[0].blur if views[0].blur == views[1].blur else 0.5,
+            solarize=views[0].solarize if views[0].solarize == views[1].solarize else 0.0,
         )
         return (*views, *[small] * self.local)
 
