@@ -15,6 +15,8 @@ class CISSLSettings(MethodSettings):
     """CISSL (Dubois et al. 2022): contrast of an MLP head and the head that a downstream probe will be."""
 
     compares_images: ClassVar[bool] = True
+    # the paper on TinyImageNet: Adam with these numbers
+    optimizer: ClassVar[dict[str, str | float]] = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-6}
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "cissl"
     hidden: int = 1024
     """Width of the hidden layers (the paper: 1024 on TinyImageNet; 2048 on ImageNet and for MLP probes)."""

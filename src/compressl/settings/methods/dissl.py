@@ -17,6 +17,8 @@ class DISSLSettings(MethodSettings):
 
     compares_images: ClassVar[bool] = True
     multi_crop: ClassVar[bool] = True
+    # the paper on TinyImageNet: Adam with these numbers
+    optimizer: ClassVar[dict[str, str | float]] = {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-6}
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "dissl"
     hidden: int = 1024
     """Width of the hidden layers (the paper: 1024 on TinyImageNet; 2048 on ImageNet and for MLP probes)."""

@@ -16,6 +16,8 @@ class MVEBSettings(MethodSettings):
 
     compares_images: ClassVar[bool] = True
     multi_crop: ClassVar[bool] = True
+    # ours: of unit rows and small weights, the gradient is small (the paper: LARS at 0.3 per 256 images)
+    optimizer: ClassVar[dict[str, str | float]] = {"lr": 1.0}
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "mveb"
     hidden: int = 2048
     """Width of the two hidden layers of the projector (as in the paper)."""
