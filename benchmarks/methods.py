@@ -44,7 +44,7 @@ from compressl.settings.loading import load_pretrain
 from compressl.settings.methods import METHODS as SETTINGS
 from compressl.settings.methods import describe
 from compressl.settings.pretrain import OptimizerSettings, PretrainSettings
-from compressl.settings.toml import flatten
+from compressl.settings.toml import flatten, to_toml
 from compressl.training.optimizers import create_optimizer
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 def settings(data: str, method: str, seed: int) -> PretrainSettings:
     """The budget of a data set with what is the method's own."""
     table = tomllib.loads(BUDGETS.read_text())[data]
-    own = flatten(table.pop("methods").get(method, {}))
+    own = flatten(table.pop("methods")[method])
     values = flatten({key: value for key, value in table.items() if key != "about"}) | own
     flags = {"data.path": "data", "method.name": "method", "encoder.name": "encoder", "optimizer.name": "optimizer"}
     words = [
@@ -86,16 +86,18 @@ def train(data: str, methods: list[str], seeds: list[int], jobs: int) -> None:
     todo = [(m, s) for s in seeds for m in methods if not (RESULTS / data / f"{m}-{s}.json").exists()]
     print(f"{data}: {len(todo)} runs to do", flush=True)
 
-    def one(job: tuple[str, int]) -> None:
+    def one(job: tuple[str, int]) -> bool:
         began = time.monotonic()
         command = [sys.executable, __file__, "one", data, job[0], str(job[1])]
         variables = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=3600, env=variables, check=False)
         last = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:] or ["no output"]
         print(f"{job[0]} seed {job[1]}: {last[0]} ({time.monotonic() - began:.0f} s)", flush=True)
+        return done.returncode == 0
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, todo))
+        if not all(pool.map(one, todo)):
+            sys.exit(1)
 
 
 def one(data: str, method: str, seed: int) -> None:
@@ -104,27 +106,29 @@ def one(data: str, method: str, seed: int) -> None:
 
     torch.set_num_threads(1)
     if method == BASELINE:
-        configuration = settings(data, "simclr", seed)
+        configuration = settings(data, "simclr", seed)  # for the images and the encoder
         encoder, training = None, None
     else:
         configuration = settings(data, method, seed)
         run = RunFolder(configuration.run_folder())
-        if run.status() != "finished":
-            run = pretrain(configuration)
+        same = run.config.exists() and comparable(run.config.read_text()) == comparable(to_toml(configuration))
+        if run.status() != "finished" or not same:
+            run = pretrain(replace(configuration, overwrite=not same))
         encoder, _ = load_encoder(run.path)
         lines = [line for line in run.read_metrics() if "loss" in line]
         training = {name: value for name, value in lines[-1].items() if name != "time"}
     record = measure(configuration, encoder, seed)
     record |= {"data": data, "method": method, "seed": seed, "training": training}
-    record["settings"] = None if method == BASELINE else flatten_settings(configuration)
+    record["settings"] = None if method == BASELINE else comparable(to_toml(configuration))
     folder = RESULTS / data
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{method}-{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(f"kNN {record['knn']['value']:.1%}, linear {record['linear']['value']:.1%}")
+    print("done")
 
 
 def measure(configuration: PretrainSettings, encoder: Any, seed: int) -> dict[str, Any]:
-    """kNN and linear probe on the images of the budget, as `compressl evaluate` does them."""
+    """kNN and linear probe on the images of the budget: the classifiers of `compressl evaluate`, on features in the
+    precision of the training."""
     device = resolve_device(configuration.device)
     precision = resolve_precision(configuration.precision, device)
     sources = open_splits(configuration.data.path, None, seed=0)
@@ -133,7 +137,7 @@ def measure(configuration: PretrainSettings, encoder: Any, seed: int) -> dict[st
         packed = pack(source, view_size=configuration.views.size or 32, cache=default_cache())
         limit = configuration.data.limit
         if role == "training" and limit is not None and limit < len(packed):  # those that were learnt from
-            packed = packed.subset(permutation(len(packed), 0, epoch=-1)[:limit].sort().values.numpy())
+            packed = packed.subset(permutation(len(packed), seed, epoch=-1)[:limit].sort().values.numpy())
         parts.append(Labelled.of(packed, role))
     recipe = configuration.views.resolve(configuration.views.size or 32)[0]
     if encoder is None:
@@ -159,11 +163,9 @@ def measure(configuration: PretrainSettings, encoder: Any, seed: int) -> dict[st
     return record
 
 
-def flatten_settings(configuration: PretrainSettings) -> dict[str, Any]:
-    from compressl.settings.toml import to_toml
-
-    left_out = ("out", "data.cache")
-    return {k: v for k, v in flatten(tomllib.loads(to_toml(configuration))).items() if k not in left_out}
+def comparable(text: str) -> dict[str, Any]:
+    """The settings in a TOML text that a figure depends on."""
+    return {k: v for k, v in flatten(tomllib.loads(text)).items() if k not in ("out", "data.cache", "overwrite")}
 
 
 def step_time(batch_size: int, repeats: int, budget: float, width: float) -> None:
@@ -239,7 +241,7 @@ def target(bits: list[float]) -> None:
     record = {
         "what": "C-SimCLR on the digits, --target-residual-bits",
         "environment": environment(torch.device("cpu"), resolve_precision("auto", torch.device("cpu"))),
-        "settings": flatten_settings(configuration),
+        "settings": comparable(to_toml(configuration)),
         "courses": courses,
     }
     (RESULTS / "target.json").write_text(json.dumps(record) + "\n")
@@ -292,6 +294,9 @@ def _between(page: str, name: str, text: str) -> str:
 def table(data: str) -> str:
     about = tomllib.loads(BUDGETS.read_text())[data]["about"]
     records = [json.loads(path.read_text()) for path in sorted((RESULTS / data).glob("*.json"))]
+    for r in records:
+        if r["settings"] is not None and r["settings"] != comparable(to_toml(settings(data, r["method"], r["seed"]))):
+            sys.exit(f"{data}/{r['method']}-{r['seed']}.json was not measured with the settings of {BUDGETS.name}.")
     rows = []
     for name in [*SETTINGS, BASELINE]:
         runs = sorted((r for r in records if r["method"] == name), key=lambda r: r["seed"])
@@ -308,7 +313,7 @@ def table(data: str) -> str:
         return "No figures yet."
     one_record = records[0]
     machine = one_record["environment"]
-    largest = max(r["knn"]["high"] - r["knn"]["low"] for r in records) * 50
+    largest = max(r[m]["high"] - r[m]["low"] for r in records for m in ("knn", "linear")) * 50
     return "\n".join(
         [
             f"{about} Mean and standard deviation over seeds, in percent, on {one_record['test_images']:,} test images "

@@ -1,4 +1,4 @@
-"""C-SimCLR inside a training loop that knows nothing of compressl: one import, one line.
+"""C-SimCLR inside a training loop that knows nothing of compressl: one import, two lines.
 
     python examples/c_simclr_in_your_loop.py
 
@@ -41,10 +41,9 @@ def main(epochs: int = 5) -> dict[str, float]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        print(
-            f"epoch {epoch + 1}: the views share at least {terms['mutual_information_bound'] / 0.6931:.2f} bits; "
-            f"the code keeps {terms['residual_information_excess'] / 0.6931:.2f} bits that the other view lacks"
-        )
+        shared, kept = (terms[name] / 0.6931 for name in ("mutual_information_bound", "residual_information_excess"))
+        print(f"epoch {epoch + 1}, last batch: the views shared at least {shared:.2f} bits; "
+              f"the code kept {kept:.2f} bits that the other view lacked")  # fmt: skip
     return {name: float(value) for name, value in terms.items()}
 
 

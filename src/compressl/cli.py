@@ -20,9 +20,9 @@ def pretrain(argv: Sequence[str]) -> None:
     try:
         settings, sources = load_pretrain(argv)
     except CompresslError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("LOCAL_RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1":
             raise
-        time.sleep(10)  # torchrun gave every process these words, and ends all with the first: let it be the one above
+        time.sleep(60)  # torchrun gave every process these words, and ends all with the first: let it be the one above
         raise SystemExit(error.exit_code) from None
     from compressl import verbs
 

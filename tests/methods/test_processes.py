@@ -5,6 +5,7 @@ Run as a script, this file is those processes: they import torch once, are forke
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -27,14 +28,29 @@ from compressl.settings.methods import METHODS as SETTINGS
 
 IMAGES, STEPS, FEATURES = 16, 3, 8
 RANKS = (2, 4)
-CASES = [(name, 0) for name in METHODS] + [(name, 2) for name in METHODS if SETTINGS[name].multi_crop]
+NUMBERS: dict[str, tuple[str, dict[str, Any]]] = {  # what has state, noise or collectives of its own
+    "queue": ("swav", {"queue": 24, "queue_start": 0.0}),
+    "frozen prototypes": ("swav", {"freeze": 0.9}),
+    "frozen last layer": ("dino", {"freeze": 0.9}),
+    "gaussian": ("stochcon", {"latent": "gaussian", "symmetric": True, "kl_weight": 0.1}),
+    "siamese": ("mveb", {"target": "siamese", "estimator": "sphere"}),
+    "target residual bits": ("c-simclr", {"target_residual_bits": 1.0}),
+    "target residual bits of a slow copy": ("c-byol", {"target_residual_bits": 1.0}),
+    "target entropy bits": ("dissl", {"target_entropy_bits": 2.0}),
+}
+Case = tuple[str, int, str]  # method, small crops, what of NUMBERS
+CASES: list[Case] = [
+    *((name, 0, "") for name in METHODS),
+    *((name, 2, "") for name in METHODS if SETTINGS[name].multi_crop),
+    *((name, 0, label) for label, (name, _) in NUMBERS.items()),
+]
 SECONDS = 240  # for all of it; a machine with two cores that does nothing else needs about 15
 pytestmark = pytest.mark.timeout(SECONDS + 30)
 
 Step = dict[str, dict[str, Tensor]]
 
 
-def train(name: str, local: int, share: Any, *, norms_over_ranks: bool = True) -> list[Step]:
+def train(name: str, local: int, label: str, share: Any, *, norms_over_ranks: bool = True) -> list[Step]:
     """Three steps of a method on this process's share of each batch: loss, terms, gradients and state of each step."""
     torch.manual_seed(0)
     encoder = nn.Sequential(
@@ -42,7 +58,9 @@ def train(name: str, local: int, share: Any, *, norms_over_ranks: bool = True) -
         nn.Flatten(),
     )
     dtype = torch.float64
-    method = create_method(small_settings(name), encoder, FEATURES).to(dtype).train()
+    method = (
+        create_method(small_settings(name, **NUMBERS[label][1] if label else {}), encoder, FEATURES).to(dtype).train()
+    )
     if norms_over_ranks:
         synchronize(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
@@ -79,7 +97,7 @@ def worker(rank: int, ranks: int, folder: str) -> None:
             results[case] = train(*case, distributed.local)
         except Exception:  # the other methods have their turn all the same
             results[case] = traceback.format_exc()
-    results["norms apart"] = train("byol", 0, distributed.local, norms_over_ranks=False)
+    results["norms apart"] = train("byol", 0, "", distributed.local, norms_over_ranks=False)
     torch.save(results, f"{folder}/{ranks}-{rank}.pt")
     dist.destroy_process_group()
 
@@ -115,14 +133,19 @@ def _distance(these: list[Step], those: list[Step]) -> float:
             for name, value in that[part].items():
                 # a gradient that is zero but for rounding (of a bias before a norm, say) is compared with the others
                 scale = max(float(value.double().norm()), 1e-3 * whole, 1e-12)
-                largest = max(largest, float((this[part][name].double() - value.double()).norm()) / scale)
+                difference = float((this[part][name].double() - value.double()).norm()) / scale
+                assert math.isfinite(difference), name
+                largest = max(largest, difference)
     return largest
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0] + " with small crops" * bool(case[1]))
-def test_processes_train_as_one(
-    together: list[dict[Any, Any]], alone: dict[Any, list[Step]], case: tuple[str, int]
-) -> None:
+def _spoken(case: Case) -> str:
+    name, small, label = case
+    return f"{name}{' with small crops' if small else ''}{f', {label}' if label else ''}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=_spoken)
+def test_processes_train_as_one(together: list[dict[Any, Any]], alone: dict[Any, list[Step]], case: Case) -> None:
     if case not in alone:
         alone[case] = train(*case, lambda view: view)
     for results in together:
@@ -131,11 +154,11 @@ def test_processes_train_as_one(
 
 
 def test_norms_of_their_own_batch_would_show(together: list[dict[Any, Any]]) -> None:
-    assert _distance(together[0]["norms apart"], train("byol", 0, lambda view: view)) > 1e-3
+    assert _distance(together[0]["norms apart"], train("byol", 0, "", lambda view: view)) > 1e-3
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0] + " with small crops" * bool(case[1]))
-def test_a_part_of_the_batch_alone_would_show(case: tuple[str, int]) -> None:
+@pytest.mark.parametrize("case", CASES, ids=_spoken)
+def test_a_part_of_the_batch_alone_would_show(case: Case) -> None:
     part = train(*case, lambda view: view[: IMAGES // 2])
     assert _distance(part, train(*case, lambda view: view)) > 1e-3
 

@@ -210,7 +210,7 @@ def test_a_sphere_of_many_dimensions_is_flat():
     ],
 )
 def test_the_score_of_a_von_mises_fisher_law(dim, kappa, ridge, estimator, expected):
-    """In single points the estimate is rough; its direction, averaged over ten draws, is known."""
+    """In single points the estimate is rough; its direction, averaged over five draws, is known."""
     mean = torch.eye(dim, dtype=torch.float64)[0].expand(5, 512, dim)
     x = VonMisesFisher(dim, kappa).sample(mean, torch.Generator().manual_seed(0))
     true = kappa * tangent(mean, x)

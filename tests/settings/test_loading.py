@@ -50,7 +50,10 @@ def test_what_suits_a_method_gives_way_to_recipe_file_and_flags(tmp_path: Path) 
     assert optimizer("--method", "vicreg") == ("lars", 1.0, "default of vicreg")
     assert optimizer("--method", "vicreg", "--optimizer.lr", "0.3") == ("lars", 0.3, "flag")
     (tmp_path / "own.toml").write_text('[method]\nname = "vicreg"\n[optimizer]\nname = "sgd"\n')
-    assert optimizer("--config", str(tmp_path / "own.toml"))[:2] == ("sgd", 1.0)
+    # a learning rate for LARS is none for SGD
+    assert optimizer("--config", str(tmp_path / "own.toml"))[:2] == ("sgd", 0.06)
+    assert optimizer("--method", "vicreg", "--optimizer", "adamw")[:2] == ("adamw", 0.06)
+    assert optimizer("--method", "vicreg", "--optimizer", "lars")[:2] == ("lars", 1.0)
 
 
 def test_the_file_beats_the_recipe(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -51,7 +52,8 @@ def torchrun(settings: PretrainSettings, folder: Path) -> Iterator[subprocess.Po
             started = _workers(process)
             process.kill()
             for pid in started:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 

@@ -65,7 +65,7 @@ def processes() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if threading.current_thread() is threading.main_thread():
+        if "TORCHELASTIC_RUN_ID" in os.environ and threading.current_thread() is threading.main_thread():
             # when one process ends, torchrun sends this to the others, and hides the exit code that they are leaving by
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         first = _leave_reason(error)
@@ -76,6 +76,7 @@ def processes() -> Iterator[None]:
         if isinstance(error, CompresslError) and not first:
             raise SystemExit(error.exit_code) from error
         raise
+    _last_words(_team.store)
     _team = None
     dist.destroy_process_group()
 
@@ -176,7 +177,7 @@ def barrier() -> None:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """The first process of each machine runs the block, then the others: they find on the disk what it left there."""
+    """The first process of each machine runs the block, then the others: what it left on the disk is there for them."""
     first = _local_rank() == 0
     if not first:
         barrier()
@@ -200,12 +201,21 @@ def _meet() -> _Team:
         ) from error
 
 
+def _last_words(store: Store) -> None:
+    """Nobody leaves before the main process, which may still be writing: torchrun ends the others with the first."""
+    with suppress(Exception):  # then the main process is gone
+        if is_main():
+            store.set("main is done", "1")
+        else:
+            store.wait(["main is done"], MEETING)
+
+
 def _initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def _control() -> dist.ProcessGroup | None:
-    return None if _team is None else _team.control  # None: the group of who initialised torch.distributed himself
+    return None if _team is None else _team.control  # None: the group of whoever initialised torch.distributed
 
 
 def _local_rank() -> int:

@@ -36,6 +36,7 @@ from compressl.distributed import mean
 from compressl.methods.base import Method
 from compressl.methods.multi_crop import encode
 from compressl.models import ema
+from compressl.models.heads import truncated_normal
 from compressl.objectives import DINOLoss
 from compressl.objectives.common import full_precision, unit
 from compressl.settings.methods import DINOSettings
@@ -57,11 +58,7 @@ class DINOHead(nn.Module):
             layers.append(nn.Linear(inputs, hidden, bias=not batch_norm))
             layers += [nn.BatchNorm1d(hidden), nn.GELU()] if batch_norm else [nn.GELU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        truncated_normal(self.mlp)
         self.last = Cosines(bottleneck, outputs)
 
     def bottleneck(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from compressl import distributed
 from compressl.methods.base import Method
+from compressl.methods.multi_crop import encode
 from compressl.methods.multiplier import Multiplier
 from compressl.models.heads import linear, mlp, truncated_normal
 from compressl.objectives import DISSLLoss
@@ -100,7 +101,7 @@ class DISSL(Method):
             s.student_temperature,
             reduce=distributed.mean,  # of the marginals: the tables of logits are too large to gather
         )
-        self.multiplier = None  # lambda, if it is to find itself: never below what keeps the codes apart
+        self.multiplier = None  # of lambda, if it adapts: never below what keeps the codes apart once beta is reached
         if s.target_entropy_bits is not None:
             target = s.target_entropy_bits * math.log(2)
             self.multiplier = Multiplier(s.entropy_weight, target, lowest=1 + s.invariance_weight, raises=True)
@@ -108,8 +109,7 @@ class DISSL(Method):
     def forward(
         self, views: Sequence[Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        sizes = [group for group in (views[:2], views[2:]) if group]  # small crops may be of another size
-        z = torch.cat([self.encoder(torch.cat(list(group))) for group in sizes])  # [V N, F]
+        z = encode(self.encoder, views)  # [V N, F]
         codes = self.teacher(z[: 2 * len(views[0])]).chunk(2)  # a_1, a_2     [N, C] each
         predictions = self.student(z).chunk(len(views))  # b_1, ..., b_V     [N, C] each
         loss, terms = self.objective(codes, predictions)
@@ -124,10 +124,11 @@ class DISSL(Method):
 
     def before_step(self, progress: float) -> None:
         s = self.settings
-        done = min(1.0, progress / s.invariance_warmup) if s.invariance_warmup else 1.0
-        self.objective.invariance_weight = s.entropy_weight + done * (s.invariance_weight - s.entropy_weight)
         if self.multiplier is not None:
             self.objective.entropy_weight = self.multiplier.value()
+        start = float(self.objective.entropy_weight)
+        done = min(1.0, progress / s.invariance_warmup) if s.invariance_warmup else 1.0
+        self.objective.invariance_weight = start + done * (s.invariance_weight - start)
 
 
 def reset(head: nn.Module) -> None:

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from compressl.objectives.common import check_positive
+
 LOWEST, HIGHEST = 1e-4, 1e4  # the weight stays within, so that a target out of reach is not chased for ever
 
 
@@ -43,6 +45,7 @@ class Multiplier(nn.Module):
         self, start: float, target: float, rate: float = 0.05, lowest: float = LOWEST, *, raises: bool = False
     ) -> None:
         super().__init__()
+        check_positive(start=start, target=target, rate=rate, lowest=lowest)
         self.target, self.rate, self.sign = target, rate, -1 if raises else 1
         self.bounds = math.log(lowest), math.log(HIGHEST)
         # a buffer: it is part of a checkpoint, and a step that is skipped leaves it as it was

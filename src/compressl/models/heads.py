@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def mlp(
@@ -47,10 +47,15 @@ def linear(inputs: int, outputs: int, *, bias: bool = False) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=bias)
     if bias:
         nn.init.zeros_(layer.bias)
-    # 0.8796: the standard deviation of a unit normal cut off at two
-    std = 1 / math.sqrt(inputs) / 0.87962566103423978
-    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    fan_in_normal_(layer.weight)
     return layer
+
+
+def fan_in_normal_(weight: Tensor) -> None:
+    """Truncated normal with variance 1 / fan-in, in place: weights [outputs, inputs, ...]."""
+    # 0.8796: the standard deviation of a unit normal cut off at two
+    std = 1 / math.sqrt(weight[0].numel()) / 0.87962566103423978
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def truncated_normal(head: nn.Module, std: float = 0.02) -> nn.Module:

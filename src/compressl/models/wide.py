@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressl.models.heads import fan_in_normal_
+
 BOTTLENECK = 512
 
 
@@ -47,9 +49,7 @@ class Wide(nn.Module):
         self.bn3 = nn.BatchNorm2d(dim)
         nn.init.normal_(self.conv1.weight, std=1 / math.sqrt(BOTTLENECK))
         for conv in (self.conv2, self.conv3):
-            # 0.8796: the standard deviation of a unit normal cut off at two
-            std = 1 / math.sqrt(conv.weight[0].numel()) / 0.87962566103423978
-            nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)
+            fan_in_normal_(conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))

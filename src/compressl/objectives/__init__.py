@@ -3,8 +3,8 @@
 Each loss is a mean over images and over the two directions (view 1 to view 2 and back), or, where the paper has other
 pairs of crops, over those; the released code of arXiv:2109.12909 sums the directions, so its numbers are twice these.
 Barlow Twins and VICReg are statistics of a whole batch and have no loss of a single image. ``terms`` are detached
-scalars, information in nats. Everything is computed in float32 (float64 stays float64) with autocast off. Nothing here
-knows about processes: gather the embeddings first (:mod:`compressl.distributed`).
+scalars, information in nats unless the name says bits. Everything is computed in float32 (float64 stays float64) with
+autocast off. Nothing here knows about processes: gather the embeddings first (:mod:`compressl.distributed`).
 """
 
 from compressl.objectives.barlow_twins import BarlowTwinsLoss

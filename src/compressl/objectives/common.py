@@ -66,6 +66,17 @@ def check_positive(**numbers: float) -> None:
             raise UsageError(f"{name} is {number}.", f"Give a finite {name} greater than 0.")
 
 
+def check_count(at_least: int = 1, **numbers: int) -> None:
+    """Refuse anything but whole numbers of at least ``at_least``.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    for name, number in numbers.items():
+        if not (isinstance(number, int) and number >= at_least):
+            raise UsageError(f"{name} is {number}.", f"Give a whole number of at least {at_least} as {name}.")
+
+
 def check_not_negative(**numbers: float) -> None:
     """Refuse anything but finite numbers of at least zero.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressl.errors import UsageError
-from compressl.objectives.common import Terms, check_positive, check_rows, full_precision, identity
+from compressl.objectives.common import Terms, check_count, check_positive, check_rows, full_precision, identity
 
 
 def teacher_probabilities(output: Tensor, center: Tensor, temperature: float) -> Tensor:
@@ -70,7 +70,8 @@ class DINOLoss(nn.Module):
         reduce: Callable[[Tensor], Tensor] = identity,
     ) -> None:
         super().__init__()
-        check_positive(dim=dim, student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+        check_count(dim=dim)
+        check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         if not 0 <= center_momentum <= 1:
             raise UsageError(f"center_momentum is {center_momentum}.", "Give one between 0 and 1; the paper has 0.9.")
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature

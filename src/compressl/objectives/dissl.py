@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from compressl.errors import UsageError
-from compressl.objectives.common import Terms, check_not_negative, check_positive, check_rows, full_precision, identity
+from compressl.objectives.common import (
+    Terms,
+    check_count,
+    check_not_negative,
+    check_positive,
+    check_rows,
+    full_precision,
+    identity,
+)
 
 
 def marginal_entropy(m: Tensor) -> Tensor:
@@ -188,7 +196,8 @@ class DISSLLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_not_negative(entropy_weight=entropy_weight, invariance_weight=invariance_weight)
-        check_positive(teacher_temperature=teacher_temperature, student_temperature=student_temperature, chunk=chunk)
+        check_positive(teacher_temperature=teacher_temperature, student_temperature=student_temperature)
+        check_count(chunk=chunk)
         self.entropy_weight: float | Tensor = entropy_weight  # schedules and a multiplier may change both
         self.invariance_weight = invariance_weight
         self.teacher_temperature, self.student_temperature = teacher_temperature, student_temperature

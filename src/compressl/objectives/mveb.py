@@ -23,6 +23,7 @@ from compressl.errors import UsageError
 from compressl.objectives.common import (
     Pair,
     Terms,
+    check_count,
     check_not_negative,
     check_pairs,
     check_rows,
@@ -154,8 +155,7 @@ class MVEBLoss(nn.Module):
         super().__init__()
         check_not_negative(entropy_weight=entropy_weight)
         check_score(ridge, min_bandwidth, estimator)
-        if group_size < 2:
-            raise UsageError(f"group_size is {group_size}.", "Give at least 2: a score is estimated from a sample.")
+        check_count(2, group_size=group_size)  # a score is estimated from a sample
         self.entropy_weight, self.ridge, self.min_bandwidth = entropy_weight, ridge, min_bandwidth
         self.group_size, self.estimator = group_size, estimator
 

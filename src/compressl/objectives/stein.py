@@ -17,7 +17,7 @@ from compressl.objectives.common import check_positive, cosine, full_precision, 
 
 Estimator = Literal["released", "sphere"]
 
-_TRIES = 7  # the ridge as given, and up to six times ten times as much
+_TRIES = 7  # the ridge as given, then ten times as much, up to six times
 
 
 @torch.no_grad()
@@ -34,12 +34,13 @@ def stein_score(
 
     ``released`` uses the ambient gradient of K, as the paper's code does, and so leaves out the curvature of the
     sphere: in few dimensions (up to about 8) it overstates the gradient of the entropy by 15 to 60 %; from 32 on
-    the two agree (measured). ``sphere`` is Stein's identity on the sphere, ours. With fewer rows than dimensions both
-    keep the direction and shrink the size.
+    the two agree (measured). ``sphere`` is Stein's identity on the sphere, ours. With no more rows than
+    dimensions single scores are rough (a cosine of about 0.4 with the truth); their mean effect keeps its direction and
+    shrinks.
 
     Computed in float64 on every device (on the CPU for one without, such as MPS): near a collapse, rounding a Gram
     matrix to bfloat16 or TF32 leaves nothing of the score. Where the ridge is too small for a Cholesky factor it grows
-    tenfold, up to six times; a sample that still has none gets a score of zero.
+    tenfold, up to six times; a sample that still has none gets a score of zero (``score_norm`` of MVEB tells).
 
     Args:
         x: unit rows, n >= 2.

@@ -18,7 +18,8 @@ class StochConLoss(nn.Module):
     ``forward(v, v_, phi=())`` takes v and v', raw [N, D] (normalised inside), N >= 2, and returns ``(loss, terms)``.
     The InfoNCE is exactly :class:`SimCLRLoss`, over all 2N anchors: the 2N - 1 candidates of each are deterministic and
     stochastic. No stop-gradient. Terms are those of SimCLR, among them ``cross_entropy`` and
-    ``mutual_information_bound`` = log(2N - 1) - cross_entropy, at most the information that v and v' share.
+    ``mutual_information_bound`` = log(2N - 1) - cross_entropy. (The bound of InfoNCE takes both branches to follow one
+    law, which here they do not: read it as an indicator of the information that v and v' share.)
 
     With a ``latent``, ``phi`` are its natural parameters, each [N, latent dimensions], as v' was drawn from them, and
     its terms join: ``latent_divergence``, at least I(x;z), and ``latent_entropy``, in nats; for bits ``active_bits``

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressl.errors import UsageError
-from compressl.objectives.common import Pair, Terms, check_positive, check_rows, full_precision
+from compressl.objectives.common import Pair, Terms, check_count, check_positive, check_rows, full_precision
 
 
 @torch.no_grad()
@@ -30,6 +30,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     tensor([[0.7311, 0.2689],
             [0.2689, 0.7311]])
     """
+    check_positive(epsilon=epsilon)
+    check_count(iterations=iterations)
     with full_precision(scores) as (scores,):
         log_q = scores / epsilon  # log Q, not normalised     [N, K]
         for _ in range(iterations):
@@ -67,8 +69,7 @@ class SwAVLoss(nn.Module):
     def __init__(self, temperature: float = 0.1, epsilon: float = 0.05, iterations: int = 3) -> None:
         super().__init__()
         check_positive(temperature=temperature, epsilon=epsilon)
-        if iterations < 1:
-            raise UsageError(f"iterations is {iterations}.", "Give at least 1; the paper has 3.")
+        check_count(iterations=iterations)
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
 
     def forward(self, scores: Sequence[Tensor], queue_scores: Pair | None = None) -> tuple[Tensor, Terms]:
@@ -81,10 +82,8 @@ class SwAVLoss(nn.Module):
                 batch = crops[s].detach()
                 whole = batch if queue_scores is None else torch.cat([queue_scores[s].detach().to(batch.dtype), batch])
                 q = sinkhorn(whole, self.epsilon, self.iterations)[-images:]  # q_s     [N, K]
-                others = [log_p[v] for v in range(len(crops)) if v != s]
-                loss = loss - sum((q * log_p_v).sum(1).mean() for log_p_v in others) / len(
-                    others
-                )  # mean of l(z_v, q_s)
+                swapped = [(q * log_p[v]).sum(1).mean() for v in range(len(crops)) if v != s]  # -l(z_v, q_s)
+                loss = loss - torch.stack(swapped).mean()
                 codes.append(q)
             loss, q = loss / 2, torch.cat(codes)  # q of both views     [2N, K]
             return loss, {

@@ -44,7 +44,8 @@ def load_pretrain(argv: Sequence[str], prog: str = "compressl pretrain") -> tupl
         tables.insert(0, (f"recipe {recipe}", _read(file, problems)))
 
     own = _method(argv, tables, problems)
-    tables.insert(0, (f"default of {own().name}", {"optimizer": own.optimizer}))
+    if _names_optimizer(argv, tables) in (None, own.optimizer.get("name", "sgd")):  # a learning rate is of an optimizer
+        tables.insert(0, (f"default of {own().name}", {"optimizer": own.optimizer}))
     settings = dataclasses.make_dataclass(
         "PretrainSettings",
         [("method", own, dataclasses.field(default_factory=own))],
@@ -85,6 +86,16 @@ def _method(argv: Sequence[str], tables: list[tuple[str, dict[str, Any]]], probl
         problems.append(f"method {name!r} is unknown.{suggestion(str(name), METHODS)} Known: {', '.join(METHODS)}.")
         return default
     return METHODS[name]
+
+
+def _names_optimizer(argv: Sequence[str], tables: list[tuple[str, dict[str, Any]]]) -> str | None:
+    """The optimizer that the flag names, else the file, else the recipe; None if none does."""
+    name = None
+    for _, table in tables:
+        group = table.get("optimizer")
+        name = group.get("name", name) if isinstance(group, dict) else name
+    flag = flag_value(argv, "optimizer")
+    return name if flag is None else flag
 
 
 def load_flags(settings: type[T], argv: Sequence[str], prog: str) -> T:

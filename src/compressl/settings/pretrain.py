@@ -156,6 +156,13 @@ class PretrainSettings:
                 f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller "
                 "passes would add up to another gradient. Use a smaller batch_size."
             )
+        if self.accumulate > 1 and getattr(self.method, "target_residual_bits", None) is not None:
+            problems.append("target-residual-bits is measured on whole batches: it goes with accumulate = 1 only.")
+        if getattr(self.method, "latent_dim", None) == 0 and not self.encoder.name.startswith("timm/"):
+            problems.append(
+                "method.latent_dim = 0 is refused for ResNets: behind their last ReLU no feature is negative, so every "
+                "bit would be 1. Give a latent_dim of 1 or more."
+            )
         if self.views.local > 0 and not self.method.multi_crop:
             problems.append(f"views.local is refused for {self.method.name}: its objective is of two views.")
         if self.knn_every < 0:

@@ -37,7 +37,7 @@ def announce(
     step = resumed.state["step"]
     differing = changes(resumed, record)
     if [name.partition(" ")[0] for name in differing] == ["processes"]:
-        exact = f"the same images, views and noise; {processes} processes may sum in another order"
+        exact = "the same images, views and noise; sums may be taken in another order"
     elif differing:
         exact = f"not bit-exact, as these changed: {', '.join(differing)}"
     elif record["device"] == "cpu":

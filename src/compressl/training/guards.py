@@ -117,8 +117,8 @@ class CollapseAlarm:
     in_a_row: int = 0
     raised: bool = False
     advice: ClassVar[str] = (
-        "Lower --optimizer.lr or raise --optimizer.warmup-epochs; let a method's beta rise slowly "
-        "(--method.beta-schedule linear)."
+        "Lower --optimizer.lr or raise --optimizer.warmup-epochs; if the method has a beta, let it "
+        "rise slowly (--method.beta-schedule linear)."
     )
 
     def check(self, now: Spread, step: int) -> str | None:

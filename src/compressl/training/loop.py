@@ -176,7 +176,7 @@ def _train(
                     run.write("views.png", picture_of_views(training, batch, views))
                 if settings.channels_last:
                     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-                kept = torch._foreach_add(buffers, 0.0)
+                kept = [b.clone() for b in buffers]
 
                 method.before_step(step / total)
                 loss, terms = _forward_backward(training, views, step)

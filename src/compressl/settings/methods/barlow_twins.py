@@ -25,8 +25,8 @@ class BarlowTwinsSettings(MethodSettings):
     off_diagonal: float = 0.0051
     """Weight lambda of the redundancy (the paper: 0.005; the official code: 0.0051)."""
     scale: float = 0.024
-    """Factor on the loss, which is a sum over dimensions. LARS heeds it in norms and biases alone, and with 0.024 their
-    paper's own learning rate (0.0048 beside 0.2) follows from the weights'; SGD heeds it everywhere."""
+    """Factor on the loss, which is a sum over dimensions. LARS heeds it in norms and biases alone: with 0.024
+    they train at the paper's rate for them (0.0048 where weights have 0.2). SGD heeds it everywhere."""
 
     def check(self) -> list[str]:
         return super().check() + self._at_least(2, "dim") + self._positive("off_diagonal", "scale")

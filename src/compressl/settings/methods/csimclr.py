@@ -29,8 +29,8 @@ class CSimCLRSettings(MethodSettings):
     beta_warmup: float = 0.1
     """Share of the training over which a linear schedule rises (the official code: 10 epochs)."""
     target_residual_bits: Annotated[float | None, tyro.conf.arg(name="target-residual-bits", prefix_name=False)] = None
-    """Hold the residual information above its floor at so many bits, by a beta that finds itself (from 0.01; beta and
-    its schedule are then not used). Ours: the paper searches beta. Default: off."""
+    """Hold the residual information above its floor at this many bits by adapting beta, which starts at 0.01; beta and
+    its schedule are then not used. Ours: the paper searches beta. Default: off."""
     sample: bool = True
     """Draw z ~ e(z|x); otherwise z is the mean direction."""
     analytic: bool = False

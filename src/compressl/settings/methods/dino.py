@@ -26,7 +26,7 @@ class DINOSettings(MethodSettings):
     outputs: int = 2048
     """Number K of outputs (the paper: 65536; ours: for images of few kinds)."""
     batch_norm: bool = True
-    """Batch norm in the head (the official code: an option, off by default, for its ViT encoders have none; ours: on,
+    """Batch norm in the head (the official code: an option, off by default, since its ViT encoders have none; ours: on,
     for encoders with batch norm)."""
     student_temperature: float = 0.1
     """Softmax temperature tau_s of the student."""
@@ -42,7 +42,7 @@ class DINOSettings(MethodSettings):
     """Momentum m of the centre."""
     ema: float = 0.996
     """Momentum lambda of the teacher at the start; it rises to 1 along a cosine (the official code advises more for
-    small batches: 0.9995 at 256)."""
+    small batches, 0.9995 at 256, for its long trainings)."""
     freeze: float = 0.01
     """Share of the training over which the last layer stays as it is (the official code: the first epoch, of 100)."""
 

@@ -32,21 +32,23 @@ class DISSLSettings(MethodSettings):
     where the paper's have 6 to 64). The entropy of a batch's codes is at most log C, and at most log of the batch size
     once they are certain: with far more clusters than images, each image of a batch has one to itself."""
     heads: Literal["tinyimagenet", "imagenet"] = "tinyimagenet"
-    """The paper's heads for TinyImageNet; or those for ImageNet, whose teacher has a residual block."""
+    """The paper's heads for TinyImageNet; or those for ImageNet, whose teacher has a residual block (with hidden = 2048
+    they have the published size)."""
     probe: Literal["linear", "mlp"] = "linear"
     """What will be fitted to the features downstream: the student head is of that kind, the teacher always an MLP."""
     entropy_weight: float = 2.3
     """Weight lambda of the entropy of the mean code, for balanced clusters: at least 1 + beta (the paper: 2.3, tuned in
     1.8 to 2.8)."""
     target_entropy_bits: Annotated[float | None, tyro.conf.arg(name="target-entropy-bits", prefix_name=False)] = None
-    """Hold the entropy of the mean code at so many bits, by a lambda that finds itself, from entropy_weight and never
-    below 1 + beta; a batch can show log2 of its size at most. Ours: the paper searches lambda. Default: off."""
+    """Hold the entropy of the mean code at this many bits by adapting lambda, which starts at entropy_weight and never
+    falls below 1 + beta; a batch can show log2 of its size at most. Ours: the paper searches lambda. Default: off."""
     invariance_weight: float = 0.8
     """Weight beta of the teacher's agreement with itself on the other view, and of its certainty (the paper: 0.8 on
     TinyImageNet, tuned in 0.4 to 1; 0.6 on ImageNet)."""
     invariance_warmup: float = 0.0
     """Share of the training over which beta falls from lambda to its value (the released code: 1000 iterations in runs
-    of 800 epochs or with weak augmentation, otherwise none)."""
+    of 800 epochs or with weak augmentation, otherwise none). Until beta has fallen, 1 + beta lies above lambda, as
+    there."""
     teacher_temperature: float = 0.5
     """Softmax temperature tau_t of the codes (the paper: half of the student's)."""
     student_temperature: float = 1.0

@@ -23,6 +23,7 @@ class MoCoSettings(MethodSettings):
     predictor_norm: bool = False
     """Batch norm, without scale and shift, on the predictor's output (the official code: no for ResNet, yes for ViT);
     the projection's output always has one."""
+    # the loss is the mean of both directions, half of the official one: a published learning rate for SGD counts double
     temperature: float = 0.2
     """Softmax temperature tau (the paper: 0.2 for ViT; the official code: 1 for ResNet-50)."""
     ema: float = 0.99

@@ -41,7 +41,7 @@ class MVEBSettings(MethodSettings):
     slow copy's two passes."""
     ema: float = 0.99
     """Momentum alpha_0 of the slow copy at the start (the paper: 0.996, for 250 000 steps); it rises to 1 along a
-    cosine."""
+    cosine. Not used with target = siamese."""
 
     def check_batch(self, batch_size: int) -> list[str]:
         if self.group_size < 2 or batch_size % self.group_size == 0:

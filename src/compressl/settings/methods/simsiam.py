@@ -22,7 +22,7 @@ class SimSiamSettings(MethodSettings):
     bottleneck: int = 512
     """Width of the predictor's hidden layer (the paper: 512, a quarter of d)."""
     layers: int = 2
-    """Linear layers of the projection (the paper: 2 on CIFAR-10, 3 on ImageNet)."""
+    """Linear layers of the projection (the paper: 2 on CIFAR-10, 3 on ImageNet); hidden is not used with 1."""
     stop_gradient: bool = True
     """Hold the other view still. Without it the embeddings collapse, as the paper shows; nothing is learnt."""
 

@@ -33,7 +33,7 @@ class StochConSettings(MethodSettings):
     """Bernoulli: draw bits, with the relaxed gradient (straight through); otherwise numbers between 0 and 1 (the paper
     has both and does not say which its tables show)."""
     latent_temperature_start: float = 1.0
-    """Bernoulli: temperature of the relaxation at the start."""
+    """Bernoulli: temperature of the relaxation at the start. It affects the gradient alone where hard is on."""
     latent_temperature_end: float = 0.1
     """Bernoulli: where a cosine takes it."""
     variance: Literal["opposing", "own"] = "opposing"

@@ -25,7 +25,8 @@ class VICRegSettings(MethodSettings):
     invariance: float = 25.0
     """Weight lambda of the distance between the views."""
     variance: float = 25.0
-    """Weight mu of the hinge on the standard deviations, averaged over the views as in the official code."""
+    """Weight mu of the hinge on the standard deviations, averaged over the views as in the official code (the paper:
+    summed)."""
     covariance: float = 1.0
     """Weight nu of the covariances."""
     epsilon: float = 1e-4
