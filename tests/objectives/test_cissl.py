@@ -108,6 +108,7 @@ def test_limits():
         assert loss.item() == pytest.approx(expected, abs=1e-11)
         assert terms["mutual_information_bound"].item() == pytest.approx(math.log(2 * images) - expected, abs=1e-11)
         assert terms["mutual_information_bound"] < math.log(images)
+    assert masked(torch.ones(6, 6, dtype=torch.float64)).item() == pytest.approx(math.log(5), abs=1e-12)
     perfect = torch.eye(8, dtype=torch.float64)
     assert CISSLLoss(0.01)((perfect, perfect), (perfect, perfect))[0].item() == pytest.approx(math.log(2), **CLOSE)
 

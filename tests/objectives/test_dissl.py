@@ -157,8 +157,8 @@ def test_limits():
         zeros = [torch.zeros(4, clusters, dtype=torch.float64)] * 2
         loss, _ = DISSLLoss(invariance_weight=beta)(zeros, zeros)
         assert loss.item() == pytest.approx(expected, abs=1e-6 if clusters > 6 else 1e-12)
-    for images, expected in [(4, -3.188477030576), (256, -12.753908)]:
-        codes = [1e4 * torch.eye(images, 300, dtype=torch.float64)] * 2
+    for images, expected in [(4, -3.188477030576), (256, -12.753908), (2560, -18.049854)]:
+        codes = [1e4 * torch.eye(images, max(images, 300), dtype=torch.float64)] * 2
         loss, terms = DISSLLoss()(codes, codes)
         assert loss.item() == pytest.approx(expected, abs=1e-6 if images > 4 else 1e-12)
         assert terms["mutual_information"].item() == pytest.approx(math.log(images), abs=1e-12)

@@ -200,23 +200,39 @@ def test_a_sphere_of_many_dimensions_is_flat():
 
 
 @pytest.mark.parametrize(
-    ("dim", "kappa", "ridge", "estimator", "expected"),
+    ("dim", "kappa", "n", "ridge", "bandwidth", "estimator", "direction", "error", "deviation"),
     [
-        (3, 2.0, 0.01, "released", 0.80),
-        (3, 2.0, 1.0, "sphere", 0.88),
-        (8, 4.0, 0.01, "released", 0.47),
-        (8, 4.0, 1.0, "released", 0.84),
-        (32, 16.0, 0.01, "released", 0.55),
+        (3, 2.0, 512, 0.01, 0.1, "released", 0.80, 1.28, 0.15),
+        (3, 2.0, 512, 1.0, 0.1, "released", 0.93, 0.80, 0.10),
+        (3, 2.0, 512, 1.0, 0.1, "sphere", 0.88, 0.54, 0.05),
+        (3, 2.0, 1024, 0.01, 0.1, "released", 0.88, 1.01, 0.13),
+        (8, 4.0, 512, 0.01, 0.1, "released", 0.47, 2.29, 0.12),
+        (8, 4.0, 512, 1.0, 0.1, "released", 0.84, 0.78, 0.05),
+        (8, 4.0, 512, 1.0, 0.1, "sphere", 0.77, 0.81, 0.04),
+        (8, 4.0, 512, 0.01, 2.0, "released", 0.73, 1.18, 0.06),
+        (8, 4.0, 512, 1.0, 2.0, "released", 0.93, 0.46, 0.03),
+        (8, 4.0, 512, 1.0, 2.0, "sphere", 0.90, 0.45, 0.02),
+        (8, 4.0, 512, 10.0, 5.0, "released", 0.98, 0.48, 0.02),
+        (8, 4.0, 512, 10.0, 5.0, "sphere", 0.98, 0.26, 0.03),
+        (32, 16.0, 512, 0.01, 0.1, "released", 0.55, 1.63, 0.02),
+        (32, 16.0, 512, 1.0, 0.1, "sphere", 0.76, 0.83, 0.01),
+        (128, 32.0, 128, 0.01, 0.1, "released", 0.43, 1.09, 0.01),
+        (128, 32.0, 128, 1.0, 0.1, "sphere", 0.58, 0.90, 0.01),
+        (128, 32.0, 1024, 0.01, 0.1, "released", 0.50, 1.62, 0.01),
     ],
 )
-def test_the_score_of_a_von_mises_fisher_law(dim, kappa, ridge, estimator, expected):
-    """In single points the estimate is rough; its direction, averaged over five draws, is known."""
-    mean = torch.eye(dim, dtype=torch.float64)[0].expand(5, 512, dim)
+def test_the_score_of_a_von_mises_fisher_law(dim, kappa, n, ridge, bandwidth, estimator, direction, error, deviation):
+    """In single points the estimate is rough; its direction and its error, averaged over draws, are known."""
+    draws = 5
+    mean = torch.eye(dim, dtype=torch.float64)[0].expand(draws, n, dim)
     x = VonMisesFisher(dim, kappa).sample(mean, torch.Generator().manual_seed(0))
     true = kappa * tangent(mean, x)
-    s = tangent(stein_score(x, ridge, estimator=estimator), x)
+    s = tangent(stein_score(x, ridge, bandwidth, estimator), x)
     directions = (s * true).sum((1, 2)) / s.norm(dim=(1, 2)) / true.norm(dim=(1, 2))
-    assert directions.mean().item() == pytest.approx(expected, abs=0.05)
+    assert directions.mean().item() == pytest.approx(direction, abs=0.03)
+    errors = (s - true).norm(dim=(1, 2)) / true.norm(dim=(1, 2))
+    # four standard errors of such a mean, and half of the last digit that is known
+    assert errors.mean().item() == pytest.approx(error, abs=4 * deviation / draws**0.5 + 0.01)
 
 
 def entropy_gradient(kappa, seed, estimator, n=1024):
