@@ -1,0 +1,38 @@
+"""The budgets of the benchmark fit every method."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressl.methods import METHODS
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Callable[..., Any]]:
+    yield runpy.run_path(str(FOLDER / "methods.py"))["settings"]
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_budget_that_is_valid(settings: Callable[..., Any], data: str, method: str) -> None:
+    budget = settings(data, method, seed=2)
+    assert budget.check() == []
+    assert (budget.method.name, budget.data.path, budget.seed) == (method, data, 2)
+    assert budget.encoder == settings(data, "simclr", 0).encoder  # one encoder and one number of images for all
+    assert (budget.data.limit, budget.batch_size) == ({"digits": None, "cifar10": 10_000}[data], 64)
+    if data == "cifar10":
+        assert budget.epochs == settings(data, "simclr", 0).epochs
+
+
+def test_every_page_and_picture_has_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])  # as `python benchmarks/<name>.py` has it
+    for name in ("methods_page", "step_time", "target"):
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="imported")
