@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def settings() -> Iterator[Callable[..., Any]]:
-    yield runpy.run_path(str(FOLDER / "methods.py"))["settings"]
+def settings() -> Callable[..., Any]:
+    return runpy.run_path(str(FOLDER / "methods.py"))["settings"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10"])
