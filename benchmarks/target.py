@@ -1,4 +1,4 @@
-"""A beta that is adapted to hold the residual information at a target: the course of it, as a file and a picture.
+"""Beta, adapted to hold the residual information at a target: the course of it, as a file and a picture.
 
     python benchmarks/target.py
 

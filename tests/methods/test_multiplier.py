@@ -1,4 +1,4 @@
-"""A weight that finds itself: it reaches its target, holds it, and is part of the state of a run."""
+"""A weight adapted to a target: it reaches its target, holds it, and is part of the state of a run."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A weight that finds itself: dual ascent on the multiplier of a constraint. Ours; the papers search a grid.
+"""A weight adapted to a target: dual ascent on the multiplier of a constraint. Ours; the papers search a grid.
 
 A method whose loss is ``task + weight * quantity`` can instead be told what the quantity shall be. The weight then
 climbs while the measured quantity lies above the target and falls while it lies below:
 
     log weight  <-  log weight + rate * clip(measured / target - 1, -1, 1)
 
-(the other way round for a quantity that the weight raises, such as an entropy that is rewarded).
+The other way round for a quantity that the weight raises, such as an entropy that is rewarded.
 The steps are those of a gradient ascent on the Lagrangian in log weight, scaled by the target and cut off, so that one
 rate serves a target of a tenth of a bit and one of ten, and a weight never turns negative.
 """
