@@ -102,7 +102,7 @@ def step_table() -> str:
     return "\n".join(
         [
             f"{record['encoder']}, batch {record['batch_size']}, heads: {record['heads']}. Each step was timed "
-            f"right after one of SimCLR's; median and range of the ratio over {repeats} repeats. "
+            f"right after one of SimCLR's; median and range of the ratio over {repeats} repeats or more. "
             f"Machine: {machine['processor']}, {machine['threads']} thread(s), {machine['device']}, "
             f"{machine['precision']}; torch {machine['torch']}.",
             "",

@@ -17,15 +17,19 @@ import torch
 from methods import RESULTS
 
 from compressl.devices import autocast, environment, resolve_device, resolve_precision
-from compressl.methods import METHODS, create_method
+from compressl.methods import create_method
 from compressl.models import create_encoder
 from compressl.settings.encoder import EncoderSettings
 from compressl.settings.methods import METHODS as SETTINGS
+from compressl.settings.methods import MVEBSettings
 from compressl.settings.pretrain import OptimizerSettings
 from compressl.training.optimizers import create_optimizer
 
+VARIANTS = {name: settings() for name, settings in SETTINGS.items()}
+VARIANTS["mveb, siamese"] = MVEBSettings(target="siamese")
 
-def step_time(batch_size: int, repeats: int, budget: float, width: float) -> None:
+
+def step_time(batch_size: int, repeats: int, budget: float, width: float, names: list[str]) -> None:
     """A training step (forward, backward, optimizer, slow copy) of each method on a constant batch, in turn."""
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)
@@ -34,9 +38,9 @@ def step_time(batch_size: int, repeats: int, budget: float, width: float) -> Non
     views = [view.to(device).contiguous(memory_format=torch.channels_last) for view in views]
     encoder_settings = EncoderSettings(width=width)
     made = {}
-    for name in METHODS:
+    for name in dict.fromkeys(["simclr", *names]):
         encoder = create_encoder(encoder_settings, 32, 0)
-        method = create_method(SETTINGS[name](), encoder, int(encoder.num_features), 0)
+        method = create_method(VARIANTS[name], encoder, int(encoder.num_features), 0)
         method = method.to(device).to(memory_format=torch.channels_last)
         made[name] = method, create_optimizer(OptimizerSettings(), method)
 
@@ -74,7 +78,12 @@ def step_time(batch_size: int, repeats: int, budget: float, width: float) -> Non
         "environment": environment(device, precision),
         "ratio": {name: {"median": statistics.median(r), "all": r} for name, r in seconds.items()},
     }
-    (RESULTS / "step-time.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / "step-time.json"
+    if path.exists():  # of other methods, measured in the same way
+        before = json.loads(path.read_text())
+        if {k: v for k, v in before.items() if k != "ratio"} == {k: v for k, v in record.items() if k != "ratio"}:
+            record["ratio"] = before["ratio"] | {name: record["ratio"][name] for name in names}
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _wait(device: torch.device) -> None:
@@ -88,8 +97,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budget", type=float, default=600.0, help="seconds after which no round is begun")
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--methods", default=";".join(VARIANTS), help="separated by semicolons")
     given = parser.parse_args()
-    step_time(given.batch_size, given.repeats, given.budget, given.width)
+    step_time(given.batch_size, given.repeats, given.budget, given.width, given.methods.split(";"))
 
 
 if __name__ == "__main__":
