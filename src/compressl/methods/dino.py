@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressl.distributed import mean
+from compressl.distributed import average, mean
 from compressl.methods.base import Method
 from compressl.methods.multi_crop import encode
 from compressl.models import ema
@@ -110,7 +110,7 @@ class DINO(Method):
             teacher = head(encode(encoder, views[:2])).chunk(2)
         # the logits stay where they are, K may be 65536: only means over processes travel
         loss, terms = self.objective(teacher, student)
-        return mean(loss), {name: mean(value) for name, value in terms.items()}
+        return mean(loss), average(terms)
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.head.bottleneck(self.encoder(view))  # the outputs are linear in it

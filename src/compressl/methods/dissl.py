@@ -113,7 +113,7 @@ class DISSL(Method):
         codes = self.teacher(z[: 2 * len(views[0])]).chunk(2)  # a_1, a_2     [N, C] each
         predictions = self.student(z).chunk(len(views))  # b_1, ..., b_V     [N, C] each
         loss, terms = self.objective(codes, predictions)
-        terms = {name: distributed.mean(value) for name, value in terms.items()}
+        terms = distributed.average(terms)
         if self.multiplier is not None:
             terms["entropy_weight"] = self.multiplier.hold(terms["marginal_entropy"])
         return distributed.mean(loss), terms

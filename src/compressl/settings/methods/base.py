@@ -39,6 +39,13 @@ class MethodSettings:
             if not 0 < getattr(self, n) <= 1
         ]
 
+    def _between(self, *names: str) -> list[str]:
+        return [
+            f"method.{n} lies between 0 and 1; it is {getattr(self, n)}."
+            for n in names
+            if not 0 <= getattr(self, n) <= 1
+        ]
+
     def _positive(self, *names: str) -> list[str]:
         return [
             f"method.{n} must be greater than 0; it is {getattr(self, n)}." for n in names if not getattr(self, n) > 0

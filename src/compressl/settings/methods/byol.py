@@ -24,6 +24,4 @@ class BYOLSettings(MethodSettings):
 
     def check(self) -> list[str]:
         problems = super().check() + self._at_least(2, "dim") + self._positive("weight")
-        if not 0 <= self.ema <= 1:
-            problems.append(f"method.ema lies between 0 and 1; it is {self.ema}.")
-        return problems
+        return problems + self._between("ema")

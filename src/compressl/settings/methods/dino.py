@@ -53,11 +53,7 @@ class DINOSettings(MethodSettings):
             + self._positive("student_temperature", "teacher_temperature", "teacher_temperature_start")
             + self._share("teacher_warmup")
         )
-        problems += [
-            f"method.{n} lies between 0 and 1; it is {getattr(self, n)}."
-            for n in ("center_momentum", "ema")
-            if not 0 <= getattr(self, n) <= 1
-        ]
+        problems += self._between("center_momentum", "ema")
         if not 0 <= self.freeze < 1:
             problems.append(f"method.freeze lies at or above 0 and below 1; it is {self.freeze}.")
         return problems

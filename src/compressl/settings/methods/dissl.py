@@ -73,8 +73,7 @@ class DISSLSettings(MethodSettings):
         )
         if self.target_entropy_bits is not None:
             problems += self._positive("target_entropy_bits")
-        if not 0 <= self.invariance_warmup <= 1:
-            problems.append(f"method.invariance_warmup lies between 0 and 1; it is {self.invariance_warmup}.")
+        problems += self._between("invariance_warmup")
         if self.entropy_weight < (least := 1 + self.invariance_weight):
             problems.append(
                 f"method.entropy_weight must be at least 1 + method.invariance_weight = {least:g}; "

@@ -34,6 +34,4 @@ class MoCoSettings(MethodSettings):
         problems = (
             super().check() + self._at_least(2, "dim") + self._at_least(1, "layers") + self._positive("temperature")
         )
-        if not 0 <= self.ema <= 1:
-            problems.append(f"method.ema lies between 0 and 1; it is {self.ema}.")
-        return problems
+        return problems + self._between("ema")

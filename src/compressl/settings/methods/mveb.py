@@ -59,6 +59,4 @@ class MVEBSettings(MethodSettings):
             + self._not_negative("entropy_weight")
             + self._positive("ridge", "min_bandwidth")
         )
-        if not 0 <= self.ema <= 1:
-            problems.append(f"method.ema lies between 0 and 1; it is {self.ema}.")
-        return problems
+        return problems + self._between("ema")
