@@ -27,9 +27,11 @@ import torch
 
 from compressl.data import default_cache, open_splits, pack
 from compressl.devices import environment, resolve_device, resolve_precision
-from compressl.evaluation import features, knn, linear
-from compressl.evaluation.intervals import bootstrap_mean
-from compressl.evaluation.protocol import Labelled, pack_bits
+from compressl.evaluation import features
+from compressl.evaluation.labelled import Labelled
+from compressl.measures import knn, linear
+from compressl.measures.intervals import bootstrap_mean
+from compressl.measures.packing import pack_bits
 from compressl.methods import METHODS
 from compressl.models import create_encoder, load_encoder
 from compressl.randomness import permutation

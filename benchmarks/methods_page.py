@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from methods import BASELINE, BUDGETS, DATA, RESULTS, ROOT, comparable, settings
 
-from compressl.evaluation.intervals import bootstrap_mean
-from compressl.evaluation.protocol import unpack_bits
+from compressl.measures.intervals import bootstrap_mean
+from compressl.measures.packing import unpack_bits
 from compressl.settings.methods import METHODS as SETTINGS
 from compressl.settings.methods import describe
 from compressl.settings.toml import to_toml

@@ -15,8 +15,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from compressl.evaluation.intervals import bootstrap_mean
-from compressl.evaluation.protocol import unpack_bits
+from compressl.measures.intervals import bootstrap_mean
+from compressl.measures.packing import unpack_bits
 from compressl.runs import RunFolder
 
 ROOT = Path(__file__).parent.parent

@@ -10,6 +10,7 @@ import pytest
 from compressl import demo
 from compressl.errors import CheckpointError
 from compressl.evaluation.protocol import Evaluation
+from compressl.measures.packing import pack_bits
 from compressl.settings.demo import DemoSettings
 
 
@@ -21,7 +22,8 @@ def _evaluation(encoder: float, random: float = 0.3, pixels: float = 0.4, shift:
 
     correct = {"encoder": encoder, "random encoder": random, "raw pixels": pixels}
     empty = np.zeros((0, 8), dtype=np.int64)
-    return Evaluation({}, {n: {"linear": right(a), "knn": right(a)} for n, a in correct.items()}, empty[:, 0], empty)
+    results = {n: {c: {"correct": pack_bits(right(a))} for c in ("linear", "knn")} for n, a in correct.items()}
+    return Evaluation({"results": results, "data": {"test_images": 500}}, empty[:, 0], empty)
 
 
 @pytest.mark.parametrize(

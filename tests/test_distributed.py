@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -239,6 +240,23 @@ def test_a_process_that_vanishes_is_noticed(ranks):
     kind, words = ranks[0]["ends"]["gone"]
     assert kind == "ResourceError"
     assert "Another process of this training is gone" in words
+
+
+@pytest.mark.parametrize("ends", ["hangs", "fails"])
+def test_an_error_does_not_wait_for_the_end_of_the_group(monkeypatch, ends):
+    called, never = threading.Event(), threading.Event()
+
+    def destroy():
+        called.set()
+        if ends == "fails":
+            raise RuntimeError("no group")
+        never.wait()
+
+    monkeypatch.setattr(team, "PARTING", timedelta(milliseconds=50))
+    monkeypatch.setattr(dist, "destroy_process_group", destroy)
+    team._part()
+    assert called.is_set()
+    never.set()
 
 
 @pytest.mark.parametrize("environment", [{}, {"RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}])

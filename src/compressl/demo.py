@@ -12,9 +12,9 @@ from pathlib import Path
 
 from compressl import verbs
 from compressl.errors import CheckpointError
-from compressl.evaluation.intervals import Estimate, bootstrap_mean
 from compressl.evaluation.protocol import Evaluation
 from compressl.files import write_atomically
+from compressl.measures.intervals import Estimate, bootstrap_mean
 from compressl.report import write_report
 from compressl.runs import RunFolder
 from compressl.settings.demo import DemoSettings
@@ -73,8 +73,7 @@ class Comparison:
 
 def compare(results: dict[str, Evaluation], first: str, second: str, baseline: str = "encoder") -> Comparison:
     """The linear probe on ``first``'s encoder against ``second``'s, or against one of the baselines."""
-    a = results[first].correct["encoder"]["linear"]
-    b = results[second].correct[baseline]["linear"]
+    a, b = results[first].correct("encoder", "linear"), results[second].correct(baseline, "linear")
     other = second if baseline == "encoder" else baseline
     better, worse, sign = (first, other, 1) if a.mean() >= b.mean() else (other, first, -1)
     return Comparison(better, worse, bootstrap_mean(sign * (a.astype(float) - b.astype(float))))

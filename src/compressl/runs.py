@@ -128,6 +128,7 @@ def clear(run: RunFolder) -> None:
         "run.json",
         "metrics.jsonl",
         "encoder.*",
+        "heads.*",
         "evaluation.json",
         "report.html",
     )

@@ -14,17 +14,22 @@ from rich.table import Table
 
 from compressl import distributed, pictures
 from compressl.console import PatientConsole
-from compressl.data import PackedImages, default_cache, open_splits, pack
+from compressl.data import PackedImages, default_cache, open_splits, pack, suggest_view_size
 from compressl.devices import is_out_of_memory, resolve_device, resolve_precision
 from compressl.errors import CheckpointError, ResourceError, UsageError
-from compressl.evaluation.protocol import Evaluation, Labelled
+from compressl.evaluation.ground import Ground
+from compressl.evaluation.labelled import Labelled
+from compressl.evaluation.protocol import Evaluation
 from compressl.evaluation.protocol import evaluate as measure
+from compressl.evaluation.subject import Subject, is_name, open_subject
 from compressl.files import write_atomically
-from compressl.models import load_encoder
+from compressl.methods import Method, create_method
+from compressl.models import create_encoder
 from compressl.runs import RunFolder
 from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.report import ReportSettings
+from compressl.training import checkpoint
 
 console = PatientConsole(highlight=False)
 
@@ -64,42 +69,77 @@ def pretrain(settings: PretrainSettings, sources: dict[str, str] | None = None, 
 
 
 def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
-    """Evaluate a run, write evaluation.json and the picture of neighbours, print the table unless ``quiet``."""
+    """Evaluate an encoder, write evaluation.json and the picture of neighbours, print the tables unless ``quiet``."""
     device = resolve_device(settings.device)
-    out = settings.out or RunFolder(settings.run).evaluation
-    if settings.out is not None:
-        check_file(out)  # now, not after the measuring
-    encoder, card = load_encoder(settings.run)
+    out = settings.out or _default_result(settings.run)
+    check_file(out)  # now, not after the measuring
     sources = open_splits(settings.data, settings.test, seed=settings.seed)
+    subject = open_subject(settings, suggest_view_size(sources.train))
     packed: dict[str, PackedImages] = {}
     with counting("decoding images") as progress:
         for role, source in (("training", sources.train), ("test", sources.test)):
-            packed[role] = pack(source, view_size=card.size, cache=settings.cache or default_cache(), progress=progress)
+            packed[role] = pack(
+                source, view_size=subject.card.size, cache=settings.cache or default_cache(), progress=progress
+            )
             for name, reason in packed[role].unreadable:
                 console.print(f"Left out of the {role} images: {name} ({reason}).", markup=False)
-    train = Labelled.of(packed["training"], "training", settings.limit, settings.seed)
-    test = Labelled.of(packed["test"], "test")
     settings = replace(settings, precision=resolve_precision(settings.precision, device))  # type: ignore[arg-type]
     with counting("features") as progress, memory_errors(settings.batch_size):
-        result = measure(
-            encoder,
-            card,
-            train,
-            test,
+        ground = Ground.of(
+            subject.encoder,
+            subject.card,
+            Labelled.of(packed["training"], "training", settings.limit, settings.seed),
+            Labelled.of(packed["test"], "test"),
             settings,
             device,
             class_names=packed["training"].class_names,
             split=sources.split_description,
+            method=subject.method,
+            views=subject.views,
+            history=history(settings.run, subject),
             advance=lambda what, done, total: progress(done, total, what),  # type: ignore[call-arg]
         )
+        result = measure(ground)
     write_atomically(out, json.dumps(result.record, indent=2))
-    picture = out.with_name("neighbors.png") if settings.out is None else out.with_suffix(".neighbors.png")
-    write_atomically(picture, neighbor_sheet(result, train, test))
+    picture = out.with_name("neighbors.png") if out.name == "evaluation.json" else out.with_suffix(".neighbors.png")
+    write_atomically(picture, neighbor_sheet(result, ground.train, ground.test))
     if quiet:
         return result
-    print_results({settings.run.name: result.record})
-    console.print(f"Written to {out}. Next: compressl report {settings.run}", markup=False)
+    if result.record["results"]:
+        print_results({settings.run.name: result.record})
+    for name, sentence in result.record["skipped"].items():
+        console.print(f"Not measured: {name}. {sentence}", markup=False)
+    console.print(f"Written to {out}. Next: compressl report {out.parent}", markup=False)
     return result
+
+
+def _default_result(spec: Path) -> Path:
+    """evaluation.json in the run folder; for a named model or a file, in a folder of its own under runs/."""
+    if is_name(spec.as_posix()) or spec.suffix == ".safetensors":
+        name = spec.stem if spec.suffix == ".safetensors" else spec.as_posix().replace("/", "-")
+        folder = Path("runs") / name if spec.name != "encoder.safetensors" else spec.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "evaluation.json"
+    return RunFolder(spec).evaluation
+
+
+def history(run: Path, subject: Subject) -> list[tuple[int, Callable[[], Method]]]:
+    """The checkpoints of a run with a way to the method as it was at each, oldest first."""
+    training = subject.training
+    if training is None or not run.is_dir():
+        return []
+
+    def reader(path: Path) -> Callable[[], Method]:
+        def read() -> Method:
+            encoder = create_encoder(subject.card.settings(), subject.card.size)
+            method = create_method(training.method, encoder, subject.card.num_features)
+            method.load_state_dict(checkpoint.load(path)["method"])
+            return method.eval()
+
+        return read
+
+    found = reversed(checkpoint.checkpoints(RunFolder(run).checkpoints))
+    return [(int(path.name.removeprefix("step-")), reader(path)) for path in found]
 
 
 def check_file(out: Path) -> None:

@@ -12,8 +12,12 @@ import torch
 
 from compressl.data import ArraySource, PackedImages, pack
 from compressl.errors import DataError
+from compressl.evaluation import protocol
 from compressl.evaluation.features import central_views, extract
-from compressl.evaluation.protocol import Evaluation, Labelled, evaluate, pack_bits, unpack_bits
+from compressl.evaluation.ground import Ground
+from compressl.evaluation.labelled import Labelled
+from compressl.evaluation.protocol import Evaluation, evaluate
+from compressl.measures.packing import unpack_bits
 from compressl.models import EncoderCard, create_encoder
 from compressl.settings.encoder import EncoderSettings
 from compressl.settings.evaluate import EvaluateSettings
@@ -33,14 +37,17 @@ def _packed(count: int, seed: int, classes: int = 3) -> PackedImages:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> EvaluateSettings:
-    return EvaluateSettings(run=tmp_path, data="toy", k=5, resamples=200, weight_decays=(1e-3, 1e-1))
+    return EvaluateSettings(
+        run=tmp_path, data="toy", k=5, resamples=200, weight_decays=(1e-3, 1e-1), measures=("accuracy",)
+    )
 
 
 @pytest.fixture
 def run(settings: EvaluateSettings) -> Callable[[], Evaluation]:
     encoder = create_encoder(EncoderSettings("resnet18", width=0.125), 16, seed=5)
     train, test = Labelled.of(_packed(90, 0), "training"), Labelled.of(_packed(60, 1), "test")
-    return lambda: evaluate(encoder, CARD, train, test, settings, CPU, class_names=["r", "g", "b"], split="by hand")
+    names = ["r", "g", "b"]
+    return lambda: evaluate(Ground.of(encoder, CARD, train, test, settings, CPU, class_names=names, split="by hand"))
 
 
 def test_every_figure_has_an_interval_and_its_baselines(run: Callable[[], Evaluation]) -> None:
@@ -105,7 +112,8 @@ def test_test_images_that_were_learnt_from_are_named(settings: EvaluateSettings)
     encoder = create_encoder(EncoderSettings("resnet18", width=0.125), 16)
     for fingerprint, expected in ((whole.fingerprint(), True), ("other", False), (None, None)):
         card = replace(CARD, data_fingerprint=fingerprint)
-        data = evaluate(encoder, card, train, test, settings, CPU, split="by hand").record["data"]
+        ground = Ground.of(encoder, card, train, test, replace(settings, measures=()), CPU, split="by hand")
+        data = evaluate(ground).record["data"]
         assert data["seen_in_pretraining"] is expected
         assert ("also pretrained on" in data["split"]) == bool(expected)
 
@@ -137,7 +145,7 @@ def test_missing_labels_and_classes_are_sentences(settings: EvaluateSettings) ->
     encoder = create_encoder(EncoderSettings("resnet18", width=0.125), 16)
     train, test = Labelled.of(_packed(40, 0, classes=2), "training"), Labelled.of(_packed(30, 1), "test")
     with pytest.raises(DataError, match="no training image shows: b"):
-        evaluate(encoder, CARD, train, test, settings, CPU, class_names=["r", "g", "b"])
+        Ground.of(encoder, CARD, train, test, settings, CPU, class_names=["r", "g", "b"])
 
 
 def test_an_encoder_that_diverged_is_named(settings: EvaluateSettings) -> None:
@@ -146,10 +154,52 @@ def test_an_encoder_that_diverged_is_named(settings: EvaluateSettings) -> None:
         encoder.conv1.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
     train, test = Labelled.of(_packed(40, 0), "training"), Labelled.of(_packed(30, 1), "test")
     with pytest.raises(DataError, match="not finite"):
-        evaluate(encoder, CARD, train, test, settings, CPU)
+        evaluate(Ground.of(encoder, CARD, train, test, settings, CPU))
 
 
-@pytest.mark.parametrize("count", [1, 8, 13])
-def test_bits_round_trip(count: int) -> None:
-    bits = np.random.default_rng(count).random(count) < 0.5
-    assert np.array_equal(unpack_bits(pack_bits(bits), count), bits)
+def test_what_cannot_be_measured_says_why_and_the_rest_is_measured(
+    make_ground: Callable[..., Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(ground: Ground) -> dict[str, float]:
+        return {"images": len(ground.test.labels)}
+
+    def refuse(ground: Ground) -> dict[str, float]:
+        raise DataError("There are too few images.", "Give more.")
+
+    monkeypatch.setattr(protocol, "measure_of", {"geometry": refuse, "lipschitz": measure}.__getitem__)
+    record = evaluate(make_ground(measures=("lipschitz", "geometry"))).record
+    assert record["measures"] == {"lipschitz": {"images": 40}}
+    assert record["skipped"]["geometry"].startswith("There are too few images.")
+    assert record["results"] == {}
+
+
+def test_only_what_was_asked_for_is_measured_in_a_fixed_order() -> None:
+    settings = EvaluateSettings(run=Path("x"), data="y", measures=("geometry,accuracy", "lipschitz"))
+    assert settings.selected() == ["accuracy", "geometry", "lipschitz"]
+    assert "transfer" in EvaluateSettings(run=Path("x"), data="y", transfer=("a=b",)).selected()
+    everything = EvaluateSettings(run=Path("x"), data="y", measures=("all",)).selected()
+    assert "fine-tuning" in everything
+    assert "transfer" not in everything
+    assert "fine-tuning" not in EvaluateSettings(run=Path("x"), data="y").selected()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"measures": ("acuracy",)}, "accuracy"),
+        ({"measures": ()}, "at least one"),
+        ({"measures": ("transfer",)}, "--transfer name=path"),
+        ({"transfer": ("photos",)}, "name=path"),
+        ({"shift": ("a=b", "a=c")}, "twice"),
+        ({"images": 3}, "images must be at least"),
+        ({"views": 1}, "views must be at least"),
+        ({"kappa": 0.0}, "kappa"),
+        ({"shots": (0,)}, "shots"),
+        ({"fractions": (1.5,)}, "fractions"),
+        ({"size": 2}, "size"),
+    ],
+)
+def test_impossible_settings_are_sentences(fields: dict[str, object], sentence: str) -> None:
+    problems = EvaluateSettings(run=Path("x"), data="y", **fields).check()  # type: ignore[arg-type]
+    assert len(problems) == 1
+    assert sentence in problems[0]

@@ -108,6 +108,11 @@ def test_limits():
         assert loss.item() == pytest.approx(expected, abs=1e-11)
         assert terms["mutual_information_bound"].item() == pytest.approx(math.log(2 * images) - expected, abs=1e-11)
         assert terms["mutual_information_bound"] < math.log(images)
+    images, temperature = 2560, 0.1  # the same, from the logits of two views that agree
+    cosines = torch.full((2 * images, 2 * images), -1 / (images - 1), dtype=torch.float64)
+    for offset in (-images, 0, images):
+        cosines.diagonal(offset).fill_(1.0)
+    assert image_cross_entropy(cosines / temperature).mean().item() == pytest.approx(0.802651873428, abs=1e-11)
     assert masked(torch.ones(6, 6, dtype=torch.float64)).item() == pytest.approx(math.log(5), abs=1e-12)
     perfect = torch.eye(8, dtype=torch.float64)
     assert CISSLLoss(0.01)((perfect, perfect), (perfect, perfect))[0].item() == pytest.approx(math.log(2), **CLOSE)

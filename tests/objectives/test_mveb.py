@@ -11,7 +11,7 @@ from torch import nn
 from compressl.errors import UsageError
 from compressl.objectives import BYOLLoss, MVEBLoss, VonMisesFisher, stein_score
 from compressl.objectives.common import cosine, unit
-from compressl.objectives.mveb import kernel_entropy, positives, uniformity
+from compressl.objectives.mveb import kernel_entropy, mveb, positives, uniformity
 from compressl.objectives.stein import tangent
 
 SEEDS = st.integers(0, 999)
@@ -51,14 +51,31 @@ def test_reference_terms(inputs):
     t = positives(tuple(unit(x) for x in targets), 3)
     agreements = [cosine(z, x).mean().item() for z, x in zip((z0, z1, z2), t, strict=True)]
     assert agreements == pytest.approx([0.9593850411199503, 0.9551149759388787, 0.16277671468566815], rel=1e-9)
-    assert uniformity(z1).item() == pytest.approx(-2.800140197318191, rel=1e-12)
-    assert kernel_entropy(z1, 1.0).item() == pytest.approx(3.1462000105598897, rel=1e-12)
-    assert kernel_entropy(z1, 10.0).item() == pytest.approx(5.077895019654433, rel=1e-12)
     _, terms = MVEBLoss(group_size=6)(online, targets)
-    assert terms["entropy_estimate"].item() == pytest.approx((kernel_entropy(z0) + kernel_entropy(z1)).item() / 2)
-    assert terms["uniformity"].item() == pytest.approx((uniformity(z0) + uniformity(z1)).item() / 2)
-    tangential = (1.5526308845929746**2 + 6.6288714915386215**2 + 2.8122886350590823**2) / 18
+    C0, C1 = z0 @ z0.T, z1 @ z1.T
+    entropies = kernel_entropy(C0, 4) + kernel_entropy(C1, 4)
+    assert terms["entropy_estimate"].item() == pytest.approx(entropies.item() / 2)
+    assert terms["uniformity"].item() == pytest.approx((uniformity(C0) + uniformity(C1)).item() / 2)
+    tangential = (1.5526308845929766**2 + 6.6288714915386215**2 + 2.8122886350590823**2) / 18
     assert terms["score_norm"].item() == pytest.approx(math.sqrt(tangential), rel=1e-9)
+
+
+def test_reference_of_related_quantities(inputs):
+    """Alignment and uniformity (Wang and Isola), and the kernel estimate with and without the point itself."""
+    z0, z1 = (unit(x.detach()) for x in inputs[0][:2])
+    C = z1 @ z1.T
+    assert uniformity(C).item() == pytest.approx(-2.800140197318191, rel=1e-12)
+    for kappa, apart, itself in [
+        (1.0, 3.1462000105598897, 2.8791788460524477),
+        (10.0, 5.077895019654433, 1.004342766126817),
+    ]:
+        assert kernel_entropy(C, 4, kappa).item() == pytest.approx(apart, rel=1e-12)
+        log_normalizer = VonMisesFisher(4, kappa).log_normalizer
+        resubstituted = -log_normalizer - ((kappa * C).logsumexp(1) - math.log(6)).mean()  # far too small
+        assert resubstituted.item() == pytest.approx(itself, rel=1e-12)
+        assert apart - itself > 0.2
+    alignment = mveb(z0[None], z1[None], z0[None], 0.0)[1]["alignment"]
+    assert 2 - 2 * alignment.item() == pytest.approx(0.08352930628207726, rel=1e-12)  # E ||x - y||^2
 
 
 @pytest.mark.parametrize(
@@ -171,12 +188,12 @@ def test_the_entropy_estimate_of_known_laws():
     """Uniform rows: the log-area of the sphere, from above, as the kernel blurs; of a narrower law it is smaller."""
     area = math.log(4 * math.pi)
     x = unit(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    assert area - 0.01 < kernel_entropy(x).item() < area + 0.05
+    assert area - 0.01 < kernel_entropy(x @ x.T, 3).item() < area + 0.05
     law = VonMisesFisher(3, 10.0)
     x = law.sample(torch.eye(3, dtype=torch.float64)[0].expand(2000, 3), torch.Generator().manual_seed(0))
-    assert law.entropy < kernel_entropy(x).item() < law.entropy + 0.5
-    same = torch.eye(3, dtype=torch.float64)[:1].expand(5, 3)
-    assert kernel_entropy(same).item() == pytest.approx(-law.log_scaled_normalizer)
+    assert law.entropy < kernel_entropy(x @ x.T, 3).item() < law.entropy + 0.5
+    same = torch.ones(5, 5, dtype=torch.float64)  # cosines of equal rows
+    assert kernel_entropy(same, 3).item() == pytest.approx(-law.log_scaled_normalizer)
     assert uniformity(same).item() == pytest.approx(0, abs=1e-12)
 
 

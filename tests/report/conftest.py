@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from compressl import pictures
-from compressl.evaluation.intervals import bootstrap_mean
-from compressl.evaluation.protocol import pack_bits
+from compressl.measures.intervals import bootstrap_mean
+from compressl.measures.packing import pack_bits
 from compressl.runs import RunFolder
 
 CONFIG = """epochs = {epochs}  # flag

@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from compressl.errors import CheckpointError, DataError, ResourceError
+from compressl.methods.saved import load_heads
 from compressl.models import load_encoder
 from compressl.runs import RunFolder, claim, lock
 from compressl.settings.pretrain import DataSettings, PretrainSettings
+from compressl.training import checkpoint
 from compressl.training.loop import pretrain
 
 Make = Callable[..., PretrainSettings]
@@ -50,6 +53,10 @@ def test_everything_that_later_verbs_need(make: Make, tmp_path: Path) -> None:
     _encoder, card = load_encoder(run.path)
     assert card.size == 16
     assert card.num_features == 64
+    trained = checkpoint.load(checkpoint.checkpoints(run.checkpoints)[0])["method"]
+    method = load_heads(run.path, _encoder, 64, make("byol").method)
+    assert method is not None
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in method.state_dict().items())
     assert (run.path / "run.lock").read_text() == ""
 
 

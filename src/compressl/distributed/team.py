@@ -29,6 +29,7 @@ from compressl.errors import CompresslError, ResourceError, UsageError
 MEETING = timedelta(minutes=5)  # until all processes are there
 STEP = timedelta(minutes=30)  # a collective on tensors, and what the main process does between two steps
 WAIT = timedelta(hours=24)  # a barrier, or a word of the main process: it may be decoding millions of images
+PARTING = timedelta(seconds=10)  # the end of the process group after an error
 
 T = TypeVar("T")
 
@@ -70,9 +71,7 @@ def processes() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         first = _leave_reason(error)
         _team = None
-        if not torch.cuda.is_available():  # there NCCL could wait for kernels of a process that is gone
-            with suppress(Exception):  # what went wrong first is what counts
-                dist.destroy_process_group()
+        _part()
         if isinstance(error, CompresslError) and not first:
             raise SystemExit(error.exit_code) from error
         raise
@@ -208,6 +207,19 @@ def _last_words(store: Store) -> None:
             store.set("main is done", "1")
         else:
             store.wait(["main is done"], MEETING)
+
+
+def _part() -> None:
+    """Destroy the process group after an error, but do not wait for it long: NCCL waits for kernels that may themselves
+    wait for a process that is gone."""
+
+    def destroy() -> None:
+        with suppress(Exception):  # what went wrong first is what counts
+            dist.destroy_process_group()
+
+    thread = threading.Thread(target=destroy, daemon=True)
+    thread.start()
+    thread.join(PARTING.total_seconds())
 
 
 def _initialized() -> bool:

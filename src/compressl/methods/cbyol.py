@@ -30,13 +30,15 @@ import torch
 from torch import Tensor, nn
 
 from compressl.distributed import gather
-from compressl.methods.base import Method
+from compressl.measures.channels import VonMisesFisherChannel
+from compressl.methods.base import Method, evaluating
 from compressl.methods.multiplier import residual_multiplier
 from compressl.methods.schedules import rising
 from compressl.models import ema
 from compressl.models.heads import linear, mlp
 from compressl.objectives import CBYOLLoss, VonMisesFisher
 from compressl.objectives.common import full_precision, unit
+from compressl.objectives.von_mises_fisher import von_mises_fisher
 from compressl.settings.methods import CBYOLSettings
 
 
@@ -90,6 +92,29 @@ class CBYOL(Method):
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.predictor(self.projection(self.encoder(view)))
         return out
+
+    def channel(self, features: Tensor) -> VonMisesFisherChannel:
+        """vMF(mu, kappa_e), whose mean direction is the output of the predictor q."""
+        heads = nn.Sequential(self.projection, self.predictor)
+        with evaluating(self.projection, self.predictor):
+            out = heads(features)
+        with full_precision(out) as (out,):
+            return VonMisesFisherChannel(unit(out), self.settings.kappa_e)
+
+    @property
+    def slow_encoder(self) -> nn.Module:
+        encoder, _ = self.target.children()
+        return encoder
+
+    def residual_information(self, a: Tensor, b: Tensor) -> Tensor:
+        _, slow_projection = self.target.children()
+        with evaluating(slow_projection, self.backward_encoder):
+            with full_precision(slow_projection(b)) as (target,):
+                direction = unit(target)
+            out = self.backward_encoder(direction)
+        with full_precision(out) as (out,):
+            e, backward = self.forward_encoder, von_mises_fisher(self.settings.dim, self.settings.kappa_b)
+            return e.kl(self.channel(a).mean_direction, backward, unit(out)) - e.kl_floor(backward)
 
     def after_step(self, progress: float) -> None:
         fast = nn.Sequential(self.encoder, self.projection)

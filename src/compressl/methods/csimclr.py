@@ -29,11 +29,14 @@ import torch
 from torch import Tensor, nn
 
 from compressl.distributed import gather
-from compressl.methods.base import Method
+from compressl.measures.channels import VonMisesFisherChannel
+from compressl.methods.base import Method, evaluating
 from compressl.methods.multiplier import residual_multiplier
 from compressl.methods.schedules import rising
 from compressl.models.heads import mlp
 from compressl.objectives import CSimCLRLoss
+from compressl.objectives.common import full_precision, unit
+from compressl.objectives.von_mises_fisher import von_mises_fisher
 from compressl.settings.methods import CSimCLRSettings
 
 
@@ -69,3 +72,19 @@ class CSimCLR(Method):
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.projection(self.encoder(view))
         return out
+
+    def channel(self, features: Tensor) -> VonMisesFisherChannel:
+        """vMF(mu, kappa_e), whose mean direction is the projection."""
+        return VonMisesFisherChannel(self._direction(features), self.settings.kappa_e)
+
+    def residual_information(self, a: Tensor, b: Tensor) -> Tensor:
+        s = self.settings
+        e, backward = (von_mises_fisher(s.dim, kappa) for kappa in (s.kappa_e, s.kappa_b))
+        return e.kl(self._direction(a), backward, self._direction(b)) - e.kl_floor(backward)
+
+    def _direction(self, features: Tensor) -> Tensor:
+        """[N, F] -> unit rows [N, D]."""
+        with evaluating(self.projection):
+            out = self.projection(features)
+        with full_precision(out) as (out,):
+            return unit(out)

@@ -50,6 +50,7 @@ from torch.func import functional_call
 
 from compressl.distributed import gather, local, world_size
 from compressl.errors import UsageError
+from compressl.measures.channels import BernoulliChannel, GaussianChannel
 from compressl.methods.base import Method
 from compressl.methods.multi_crop import encode
 from compressl.models.heads import linear, mlp
@@ -143,6 +144,14 @@ class StochCon(Method):
                 "A Gaussian code is not made of bits.", "Take encode(view), or train with latent bernoulli."
             )
         return self.latent.bits(self.bottleneck(self.encoder(view)))
+
+    def channel(self, features: Tensor) -> BernoulliChannel | GaussianChannel:
+        """Bernoulli(sigmoid(alpha)), whatever the temperature; or N(mu, sigma^2) with the scale of the same image.
+
+        Of soft bits it is the density of what they round to: they say more, but have no density of use.
+        """
+        phi = self.natural(features, features)
+        return BernoulliChannel(*phi) if isinstance(self.latent, BernoulliLatent) else GaussianChannel(*phi)
 
     def embed(self, view: Tensor) -> Tensor:
         out: Tensor = self.projection(self.encoder(view))

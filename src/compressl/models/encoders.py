@@ -14,7 +14,7 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -108,6 +108,54 @@ def import_timm() -> Any:
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"timm is installed but fails to import: {error}.", "`compressl doctor` explains.") from error
     return timm
+
+
+class Preprocessing(NamedTuple):
+    """How a published encoder wants its images."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """Side, mean and deviation that the published weights of ``timm/<name>`` were trained with.
+
+    Raises:
+        UsageError: timm is not installed, or knows no such model.
+    """
+    timm = import_timm()
+    config = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    if config is None:
+        near = timm.list_models(f"*{name.removeprefix('timm/').split('.')[0][:6]}*")[:5]
+        raise UsageError(f"timm knows no {name}.", f"Names that come near: {', '.join(near) or 'none'}.")
+    return Preprocessing(int(config.input_size[-1]), tuple(config.mean), tuple(config.std))
+
+
+def load_weights(file: Path, name: str, size: int) -> nn.Module:
+    """An encoder of a known architecture from a file of weights with torchvision's or timm's names.
+
+    The weights of a classifier on top (``fc``, ``head``, ``classifier``) are left out.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its weights are of another architecture.
+        UsageError: an unknown name.
+    """
+    encoder = create_encoder(EncoderSettings(name), size)
+    try:
+        weights = safetensors.torch.load(file.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.", "Give a .safetensors file.") from error
+    weights = {k: v for k, v in weights.items() if not k.startswith(("fc.", "head.", "classifier."))}
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"The weights in {file} are not those of {name}: {' '.join(line.strip() for line in first[1:2])}",
+            "Name their architecture: --architecture resnet50, say, or timm/<name>.",
+        ) from error
+    return encoder.eval()
 
 
 def define_torchvision_operators() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from compressl.objectives.common import Terms, check_positive, check_rows, full_precision
+from compressl.objectives.common import Terms, check_positive, check_rows, full_precision, off_diagonal
 
 EPSILON = 1e-5  # of batch norm, which the official code standardises with
 
@@ -21,17 +21,6 @@ def standardize(z: Tensor) -> Tensor:
     """
     centred = z - z.mean(0)
     return centred * (centred.square().mean(0) + EPSILON).rsqrt()  # the biased variance, as in batch norm
-
-
-def off_diagonal(square: Tensor) -> Tensor:
-    """The matrix [D, D] with zeros on its diagonal.
-
-    >>> import torch
-    >>> off_diagonal(torch.ones(2, 2))
-    tensor([[0., 1.],
-            [1., 0.]])
-    """
-    return square - square.diagonal().diag()
 
 
 class BarlowTwinsLoss(nn.Module):

@@ -30,6 +30,16 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1)
 
 
+def off_diagonal(square: Tensor) -> Tensor:
+    """The matrix [D, D] with zeros on its diagonal.
+
+    >>> off_diagonal(torch.ones(2, 2))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    return square - square.diagonal().diag()
+
+
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The tensors in one dtype, at least float32, with autocast off: log-densities are differences of large numbers.

@@ -73,34 +73,38 @@ def positives(targets: Pair, crops: int) -> Tensor:
     return torch.stack([t1, t0, *[(t0 + t1) / 2] * (crops - 2)])
 
 
-def kernel_entropy(z: Tensor, kappa: float = KAPPA) -> Tensor:
-    """-mean_i log[ 1/(N-1) sum_{j != i} vMF(z_i; z_j, kappa) ] in nats, of unit rows [..., N, D] -> [...].
+def kernel_entropy(C: Tensor, dim: int, kappa: float = KAPPA) -> Tensor:
+    """-mean_i log[ 1/(N-1) sum_{j != i} vMF(z_i; z_j, kappa) ] in nats, of cosines C_ij = z_i^T z_j.
+
+    ``C`` [..., N, N] -> [...]; ``dim`` is that of the unit rows z_i.
 
     The leave-one-out kernel estimate of the differential entropy on the sphere. Its expectation lies above the entropy
     by the mean divergence of the estimated density, so it is an upper bound up to the draw of the batch.
 
-    >>> kernel_entropy(torch.eye(3))  # log C_3(10) = -9.5353, and no neighbours
+    >>> kernel_entropy(torch.eye(3), dim=3)  # log C_3(10) = -9.5353, and no neighbours
     tensor(9.5353)
     """
-    return -von_mises_fisher(z.shape[-1], kappa).log_normalizer - _mean_log_kernel(z, kappa).mean(-1)
+    return -von_mises_fisher(dim, kappa).log_normalizer - _mean_log_kernel(C, kappa).mean(-1)
 
 
-def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
-    """log mean_{i != j} exp(-t ||z_i - z_j||^2), of unit rows [..., N, D] -> [...]; smaller is more uniform.
+def uniformity(C: Tensor, t: float = 2.0) -> Tensor:
+    """log mean_{i != j} exp(-t ||z_i - z_j||^2), of cosines C_ij = z_i^T z_j; smaller is more uniform.
+
+    ``C`` [..., N, N] of unit rows z_i -> [...].
 
     Source: Wang and Isola 2020, arXiv:2005.10242, section 4.1.2.
 
     >>> uniformity(torch.eye(3))
     tensor(-4.)
     """
-    rows = _mean_log_kernel(z, 2 * t)  # log mean_{j != i} exp(2t z_i^T z_j)     [..., N]
-    return rows.logsumexp(-1) - math.log(z.shape[-2]) - 2 * t
+    rows = _mean_log_kernel(C, 2 * t)  # log mean_{j != i} exp(2t C_ij)     [..., N]
+    return rows.logsumexp(-1) - math.log(C.shape[-1]) - 2 * t
 
 
-def _mean_log_kernel(z: Tensor, kappa: float) -> Tensor:
-    """log mean_{j != i} exp(kappa z_i^T z_j), [..., N, D] -> [..., N]."""
-    itself = torch.eye(z.shape[-2], dtype=torch.bool, device=z.device)
-    return (kappa * z @ z.mT).masked_fill(itself, -torch.inf).logsumexp(-1) - math.log(z.shape[-2] - 1)
+def _mean_log_kernel(C: Tensor, kappa: float) -> Tensor:
+    """log mean_{j != i} exp(kappa C_ij), [..., N, N] -> [..., N]."""
+    itself = torch.eye(C.shape[-1], dtype=torch.bool, device=C.device)
+    return (kappa * C).masked_fill(itself, -torch.inf).logsumexp(-1) - math.log(C.shape[-1] - 1)
 
 
 class MVEBLoss(nn.Module):
@@ -172,9 +176,10 @@ class MVEBLoss(nn.Module):
             S = stein_score(groups, self.ridge, self.min_bandwidth, self.estimator).flatten(1, 2)  # [V, N, D]
             loss, terms = mveb(z, positives((t0, t1), len(crops)), S, self.entropy_weight)
             views = z[:2].detach()  # [2, N, D]
+            C = views @ views.mT  # cosines     [2, N, N]
             return loss, terms | {
-                "entropy_estimate": kernel_entropy(views).mean(),
-                "uniformity": uniformity(views).mean(),
+                "entropy_estimate": kernel_entropy(C, z.shape[2]).mean(),
+                "uniformity": uniformity(C).mean(),
             }
 
     def _check_groups(self, images: int) -> None:

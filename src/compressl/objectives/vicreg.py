@@ -5,8 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressl.objectives.barlow_twins import off_diagonal
-from compressl.objectives.common import Terms, check_not_negative, check_positive, check_rows, full_precision
+from compressl.objectives.common import (
+    Terms,
+    check_not_negative,
+    check_positive,
+    check_rows,
+    full_precision,
+    off_diagonal,
+)
 
 
 def variance_hinge(z: Tensor, epsilon: float) -> Tensor:

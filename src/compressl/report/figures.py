@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressl.evaluation.intervals import Estimate
+from compressl.measures.intervals import Estimate
 from compressl.report.reading import Series
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ FILES = {
     "metrics.jsonl": "what the training measured",
     "encoder.safetensors": "the weights of the encoder",
     "encoder.json": "how to use them: architecture, size, mean and deviation",
+    "heads.safetensors": "the heads of the method, for measures that need its density",
     "evaluation.json": "figures, intervals, and which test images were right",
     "environment.json": "versions and processor",
     "run.json": "the state of the run",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compressl.evaluation.intervals import Estimate
-from compressl.evaluation.protocol import Correct, unpack_bits
+from compressl.measures.intervals import Estimate
+from compressl.measures.packing import unpack_bits
 from compressl.runs import RunFolder
 
 MEASURES = {"linear": "linear probe", "knn": "nearest neighbours"}
@@ -38,7 +39,7 @@ class Measured:
     """A figure, its interval, and which test images were classified rightly (None where that is not on record)."""
 
     estimate: Estimate
-    correct: Correct | None
+    correct: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compressl.evaluation.intervals import Estimate, bootstrap_mean
+from compressl.measures.intervals import Estimate, bootstrap_mean
 from compressl.report.reading import BASELINES, MEASURES, Evaluated, Measured, Run
 
 Verdict = Literal["better", "worse", "indistinguishable", "not comparable"]

@@ -90,7 +90,7 @@ def load_newest(folder: Path) -> Loaded | None:
     skipped: dict[str, str] = {}
     for path in checkpoints(folder):
         try:
-            loaded = Loaded(_read(path), path, skipped)
+            loaded = Loaded(load(path), path, skipped)
         except CheckpointError as error:
             skipped[path.name] = error.problem
             continue
@@ -107,7 +107,12 @@ def load_newest(folder: Path) -> Loaded | None:
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """The state that a checkpoint holds.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     try:
         expected = json.loads((path / "manifest.json").read_text())["files"]["state.pt"]
         content = (path / "state.pt").read_bytes()

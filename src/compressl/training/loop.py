@@ -25,6 +25,7 @@ from compressl import distributed
 from compressl.data import batches
 from compressl.devices import autocast, is_out_of_memory
 from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
+from compressl.methods.saved import save_heads
 from compressl.models import save_encoder
 from compressl.randomness import generator, key
 from compressl.runs import RunFolder, claim, clear, lock
@@ -82,6 +83,7 @@ def pretrain(
             _train(training, resumed, run, console, after_step)
             if run.writes:
                 save_encoder(training.method.encoder, training.card, run.path)
+                save_heads(training.method, settings.method, run.path)
             run.set_status("finished")
         except Interrupted:
             run.set_status("interrupted")

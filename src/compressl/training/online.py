@@ -8,7 +8,8 @@ from torch import Tensor
 
 from compressl import distributed
 from compressl.devices import autocast
-from compressl.evaluation import features, knn
+from compressl.evaluation import features
+from compressl.measures import knn
 from compressl.randomness import permutation
 from compressl.training.setup import Training
 

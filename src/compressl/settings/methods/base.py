@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -55,3 +55,27 @@ class MethodSettings:
         return [
             f"method.{n} must not be negative; it is {getattr(self, n)}." for n in names if not getattr(self, n) >= 0
         ]
+
+
+@dataclass(frozen=True)
+class BottleneckSettings(MethodSettings):
+    """What the methods with a von Mises-Fisher bottleneck share: its noise, and the price of what it lets through."""
+
+    kappa_e: float = 1024.0
+    """Concentration of the forward encoder e(z|x): how little noise z carries."""
+    kappa_b: float = 10.0
+    """Concentration of the backward encoder b(z|y)."""
+    beta: float = 1.0
+    """Weight of the residual information I(X;Z|Y): how hard to compress."""
+    beta_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """linear: beta rises from 0 over beta_warmup; cosine: over the whole training."""
+    beta_warmup: float = 0.1
+    """Share of the training over which a linear schedule rises (the official code: 10 epochs)."""
+    target_residual_bits: Annotated[float | None, tyro.conf.arg(name="target-residual-bits", prefix_name=False)] = None
+    """Hold the residual information above its floor at this many bits by adapting beta, which starts at 0.01; beta and
+    its schedule are then not used. Ours: the paper searches beta. Default: off."""
+
+    def check(self) -> list[str]:
+        problems = super().check() + self._positive("kappa_e", "kappa_b")
+        problems += self._not_negative("beta") + self._share("beta_warmup")
+        return problems + (self._positive("target_residual_bits") if self.target_residual_bits is not None else [])

@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 2048  # queries at a time: bounds the similarity matrix
+CHUNK = 2**26  # cosines at a time: bounds the memory, and is where the product is fastest on a CPU
 
 
 @torch.no_grad()
 def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k most similar rows of the bank by cosine, exact.
+    """The k most similar rows of the bank by cosine, exact; the product takes nearly all of the time.
 
     Args:
-        bank, queries: features [M, F] and [N, F].
+        bank, queries: features [M, F] and [N, F]. The cosine with a row of zeros is zero.
 
     Returns:
-        cosines [N, k] in falling order, and rows of the bank [N, k]; k is at most M.
+        cosines [N, k] in falling order, and rows of the bank [N, k]; min(k, M) of them.
     """
     bank = F.normalize(bank.float(), dim=1)
     cosines, rows = [], []
-    for chunk in torch.split(queries, CHUNK):
+    for chunk in torch.split(queries, max(1, CHUNK // len(bank))):
         best = (F.normalize(chunk.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         cosines.append(best.values)
         rows.append(best.indices)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,21 @@ def bootstrap_mean(values: NDArray[np.generic], resamples: int = 1000, seed: int
     means = np.array([values[random.integers(0, n, n)].mean() for _ in range(resamples)])
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(values.mean()), float(low), float(high))
+
+
+def mean_over_draws(values: NDArray[np.floating]) -> Estimate:
+    """Mean of one value for each draw [D] with the 95 % interval of Student's t, the test images taken as they are.
+
+    Raises:
+        ValueError: fewer than two draws.
+
+    >>> estimate = mean_over_draws(np.array([1.0, 2.0, 3.0]))
+    >>> round(estimate.low, 3), estimate.value, round(estimate.high, 3)
+    (-0.484, 2.0, 4.484)
+    """
+    draws = len(values)
+    if draws < 2:
+        raise ValueError("One draw has no interval.")
+    value = float(np.mean(values))
+    half = float(stdtrit(draws - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(draws))
+    return Estimate(value, value - half, value + half)

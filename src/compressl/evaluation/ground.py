@@ -1,0 +1,283 @@
+"""What is measured, and on what: the one thing that every measure is given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressl.data import default_cache
+from compressl.devices import autocast
+from compressl.errors import DataError
+from compressl.evaluation import features
+from compressl.evaluation.feature_cache import FeatureCache, hash_of_rows, hash_of_weights
+from compressl.evaluation.labelled import Labelled, per_class
+from compressl.measures.linear import LinearProbe, fit_best
+from compressl.methods import Method
+from compressl.models import EncoderCard, create_encoder
+from compressl.randomness import key
+from compressl.settings.evaluate import EvaluateSettings
+from compressl.settings.views import ViewRecipe, ViewsSettings
+from compressl.views import Views, normalize
+
+ENCODER, RANDOM, PIXELS = "encoder", "random encoder", "raw pixels"
+
+
+@dataclass
+class Ground:
+    """Three representations of training and test images: an encoder's, a random encoder's, and the raw pixels.
+
+    Everything that measures ask for is computed once: in memory, and what costs forward passes on disk too. Features
+    are float32; the encoders are in evaluation mode.
+    """
+
+    settings: EvaluateSettings
+    device: torch.device
+    card: EncoderCard
+    train: Labelled
+    test: Labelled
+    modules: dict[str, nn.Module | None]
+    """By representation; None stands for raw pixels."""
+    class_names: list[str]
+    split: str = ""
+    """How training and test images were told apart, in words."""
+    method: Method | None = None
+    """The encoder with the heads that it was trained with, where they are known."""
+    views: ViewsSettings = field(default_factory=ViewsSettings)
+    """The views that the encoder was trained with."""
+    history: list[tuple[int, Callable[[], Method]]] = field(default_factory=list)
+    """Steps of the training with a way to the method as it was then, oldest first."""
+    advance: Callable[[str, int, int], None] = lambda what, done, total: None
+
+    def __post_init__(self) -> None:
+        self._memory: dict[tuple[str, ...], Tensor] = {}
+        self._probes: dict[str, LinearProbe] = {}
+        self._weights: dict[str, str] = {}
+        self._cache = FeatureCache((self.settings.cache or default_cache()) / "features")
+        for module in (*self.modules.values(), self.method):
+            if module is not None:
+                module.to(self.device).eval()
+
+    @staticmethod
+    def of(
+        encoder: nn.Module,
+        card: EncoderCard,
+        train: Labelled,
+        test: Labelled,
+        settings: EvaluateSettings,
+        device: torch.device,
+        *,
+        class_names: list[str] | None = None,
+        split: str = "",
+        method: Method | None = None,
+        views: ViewsSettings | None = None,
+        history: list[tuple[int, Callable[[], Method]]] | None = None,
+        advance: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> Ground:
+        """The ground of an encoder, beside a random encoder of the same architecture and raw pixels.
+
+        Raises:
+            DataError: a test class is absent from the training images.
+        """
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        names = class_names or [str(c) for c in range(classes)]
+        absent = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
+        if absent:
+            listing = ", ".join(names[c] if c < len(names) else str(c) for c in absent)
+            raise DataError(
+                f"Some test images belong to classes that no training image shows: {listing}.",
+                "Raise --limit, or give training images of these classes.",
+            )
+        # with residual branches that start at zero, most of an untrained ResNet would be switched off: no fair opponent
+        untrained = create_encoder(replace(card.settings(), zero_init=False), card.size, seed=settings.seed)
+        modules = {ENCODER: encoder, RANDOM: untrained, PIXELS: None}
+        return Ground(
+            settings, device, card, train, test, modules, names, split, method, views or ViewsSettings(),
+            history or [], advance,
+        )  # fmt: skip
+
+    @property
+    def classes(self) -> int:
+        return int(max(self.train.labels.max(), self.test.labels.max())) + 1
+
+    def of_split(self, split: str) -> Labelled:
+        """The images of "train" or "test"."""
+        return {"train": self.train, "test": self.test}[split]
+
+    def labels(self, split: str) -> Tensor:
+        """Classes of the images of a split, int64 [N], on the device."""
+        return torch.from_numpy(self.of_split(split).labels).to(self.device)
+
+    def rows(self, split: str, count: int) -> Tensor:
+        """At most ``count`` positions of a split with all classes in turn, int64, in rising order."""
+        labels = self.of_split(split).labels
+        return torch.from_numpy(per_class(labels, min(count, len(labels)), self.settings.seed))
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Say how far a piece of work is."""
+        self.advance(what, done, total)
+
+    def images(self, split: str, rows: Tensor | None = None) -> Iterator[Tensor]:
+        """The deterministic view of each image, batch by batch: float32 [B, 3, S, S] in [0, 1]."""
+        images = self.of_split(split)
+        indices = images.indices if rows is None else images.indices[rows.cpu().numpy()]
+        return features.central_views(images.packed, indices, self.card.size, self.settings.batch_size, self.device)
+
+    def encode(self, name: str, images: Tensor) -> Tensor:
+        """Features of images given as pixels, [B, 3, S, S] in [0, 1] -> float32 [B, F]; gradients pass."""
+        module = self.modules[name]
+        if module is None:
+            side = min(self.card.size, features.PIXEL_SIDE)
+            small = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).flatten(1)
+            return small - small.mean(1, keepdim=True)
+        return self._forward(module, images)
+
+    def _forward(self, module: nn.Module, images: Tensor) -> Tensor:
+        x = normalize(images, self.card.mean, self.card.std).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.settings.precision):
+            out: Tensor = module(x)
+        return out.float()
+
+    def features(self, name: str, split: str) -> Tensor:
+        """Features of all images of a split, float32 [N, F], on the device.
+
+        Raises:
+            DataError: they are not finite.
+        """
+        images, memory = self.of_split(split), ("features", name, split)
+        if memory not in self._memory:
+            module = self.modules[name]
+            if module is None:
+                found = features.raw_pixels(
+                    images.packed, images.indices, self.card.size, self.device, self.settings.batch_size
+                )
+            else:
+                parts = self._key(name, images, images.indices, "central view")
+                found = self._cache.get(parts, lambda: self._all_features(name, module, split)).to(self.device)
+            if not bool(torch.isfinite(found).all()):
+                raise DataError(
+                    f"The {name} gives features that are not finite.", "The training diverged; pretrain again."
+                )
+            self._memory[memory] = found
+        return self._memory[memory]
+
+    def features_of(self, module: nn.Module, split: str, rows: Tensor) -> Tensor:
+        """Features of some images by an encoder that is not of this ground, [M, F]; kept nowhere."""
+        with torch.no_grad():
+            return torch.cat([self._forward(module, batch) for batch in self.images(split, rows)])
+
+    def probe(self, name: str) -> LinearProbe:
+        """The linear probe of all training images, its weight decay chosen on a held-out fifth of them."""
+        if name not in self._probes:
+            decays, seed = self.settings.weight_decays, self.settings.seed
+            self._probes[name] = fit_best(
+                self.features(name, "train"), self.labels("train"), self.classes, decays, seed
+            )
+        return self._probes[name]
+
+    def view_features(
+        self, name: str, split: str, rows: Tensor, copies: int, recipe: ViewRecipe | None = None
+    ) -> Tensor:
+        """Features of random views of some images, float32 [M, copies, F], on the device.
+
+        Args:
+            rows: positions of the images in their split, int64 [M].
+            recipe: of the views; default: those of the training, in turn.
+        """
+        images = self.of_split(split)
+        indices = images.indices[rows.cpu().numpy()]
+        views = f"{copies} views {self._recipes(recipe)} seed {self.settings.seed}"
+        parts = self._key(name, images, indices, views)
+        memory = ("views", *parts)
+        if memory not in self._memory:
+
+            def compute() -> Tensor:
+                return self._encode_views(
+                    lambda x: self.encode(name, x), f"{name}: views", split, rows, copies, recipe
+                )
+
+            found = compute() if self.modules[name] is None else self._cache.get(parts, compute).to(self.device)
+            if not bool(torch.isfinite(found).all()):
+                raise DataError(
+                    f"The {name} gives features that are not finite.", "The training diverged; pretrain again."
+                )
+            self._memory[memory] = found
+        return self._memory[memory]
+
+    def view_features_of(self, module: nn.Module, split: str, rows: Tensor, copies: int) -> Tensor:
+        """The same by an encoder that is not of this ground; kept nowhere."""
+        return self._encode_views(lambda x: self._forward(module, x), "views", split, rows, copies, None)
+
+    def view_pixels(self, split: str, rows: Tensor, copies: int, recipe: ViewRecipe | None = None) -> Iterator[Tensor]:
+        """The random views of :meth:`view_features` themselves, batch by batch: float32 [b, copies, 3, S, S]."""
+        images = self.of_split(split)
+        recipes = self._recipes(recipe)
+        views = Views(recipes, key("evaluation", self.settings.seed))
+        at_once = max(1, self.settings.batch_size // copies)
+        for chosen in torch.split(rows.cpu(), at_once):
+            indices = images.indices[chosen.numpy()]
+            stored, geometry = images.packed.gather(indices)
+            batch, shapes = torch.from_numpy(stored).to(self.device), torch.from_numpy(geometry)
+            drawn: list[Tensor] = []
+            for epoch in range(-(-copies // len(recipes))):
+                drawn += views(batch, shapes, torch.from_numpy(indices), epoch, normalized=False)
+            yield torch.stack(drawn[:copies], 1)
+
+    def forget(self) -> None:
+        """Free the memory that features take; those on disk stay."""
+        self._memory.clear()
+
+    def copy_of(self, name: str) -> nn.Module:
+        """An encoder to change at will.
+
+        Raises:
+            KeyError: raw pixels have none.
+        """
+        module = self.modules[name]
+        if module is None:
+            raise KeyError(name)
+        return copy.deepcopy(module)
+
+    def _recipes(self, recipe: ViewRecipe | None) -> tuple[ViewRecipe, ...]:
+        chosen = self.views.resolve(self.card.size)[:2] if recipe is None else (recipe,)
+        return tuple(replace(view, size=self.card.size) for view in chosen)
+
+    @torch.no_grad()
+    def _encode_views(
+        self,
+        encode: Callable[[Tensor], Tensor],
+        what: str,
+        split: str,
+        rows: Tensor,
+        copies: int,
+        recipe: ViewRecipe | None,
+    ) -> Tensor:
+        found: list[Tensor] = []
+        for batch in self.view_pixels(split, rows, copies, recipe):
+            found.append(encode(batch.flatten(0, 1)).view(len(batch), copies, -1))
+            self.count(what, sum(map(len, found)), len(rows))
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def _all_features(self, name: str, module: nn.Module, split: str) -> Tensor:
+        found: list[Tensor] = []
+        total = len(self.of_split(split).labels)
+        for batch in self.images(split):
+            found.append(self._forward(module, batch))
+            self.count(f"{name}: features", sum(map(len, found)), total)
+        return torch.cat(found)
+
+    def _key(self, name: str, images: Labelled, indices: NDArray[np.int64], transform: str) -> tuple[str, ...]:
+        """Everything that features of these images depend on."""
+        module = self.modules[name]
+        if name not in self._weights:
+            self._weights[name] = hash_of_weights(module) if module is not None else name
+        card = {k: v for k, v in asdict(self.card).items() if k in ("size", "mean", "std")}
+        place = f"{self.device.type} {self.settings.precision}"
+        return (self._weights[name], transform, str(card), images.packed.fingerprint, hash_of_rows(indices), place)

@@ -1,0 +1,27 @@
+"""The interval against what it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compressl.measures.intervals import bootstrap_mean
+
+
+def test_the_interval_is_the_binomials() -> None:
+    right = np.zeros(1000, dtype=bool)
+    right[:700] = True
+    estimate = bootstrap_mean(right, resamples=4000)
+    half = 1.96 * (0.7 * 0.3 / 1000) ** 0.5
+    assert estimate.value == 0.7
+    assert estimate.low == pytest.approx(0.7 - half, abs=0.003)
+    assert estimate.high == pytest.approx(0.7 + half, abs=0.003)
+
+
+def test_paired_differences_are_narrower_than_unpaired_ones() -> None:
+    random = np.random.default_rng(0)
+    a = random.random(2000) < 0.8
+    b = a ^ (random.random(2000) < 0.02)
+    paired = bootstrap_mean(a.astype(float) - b.astype(float))
+    alone = bootstrap_mean(a)
+    assert paired.high - paired.low < (alone.high - alone.low) / 2
