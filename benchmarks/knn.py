@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -50,6 +51,7 @@ def compare(bank: int, queries: int, features: int, k: int, repeats: int) -> dic
         "task": f"{queries} queries, {bank} rows, {features} features, k = {k}, cosine, float32, exact",
         "faiss": f"{faiss.__version__}, IndexFlatIP on normalised rows",
         "environment": environment(torch.device("cpu"), "fp32"),
+        "load": os.getloadavg()[1],  # of the machine: above the number of its processors, seconds say less
         "same_neighbours": same,
         "seconds": {name: {"median": statistics.median(runs), "all": runs} for name, runs in seconds.items()},
         "ratio": statistics.median(a / b for a, b in zip(*seconds.values(), strict=True)),

@@ -2,6 +2,7 @@
 
     python benchmarks/methods.py train digits --jobs 2       # every method, three seeds
     python benchmarks/methods.py train cifar10 --jobs 2
+    python benchmarks/methods.py train defaults --seeds 0    # nothing but each method's defaults, batch 256
     python benchmarks/methods_page.py                        # the page
 
 ``train`` goes on where it was stopped: a figure that is on file is not computed again. The budget of each data set and
@@ -45,7 +46,7 @@ ROOT = Path(__file__).parent.parent
 BUDGETS = ROOT / "benchmarks" / "methods.toml"
 RESULTS = ROOT / "benchmarks" / "methods"
 SEEDS = (0, 1, 2)
-DATA = ("digits", "cifar10")
+DATA = ("digits", "cifar10", "defaults")
 BASELINE = "random encoder"
 WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -53,7 +54,7 @@ WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 def settings(data: str, method: str, seed: int) -> PretrainSettings:
     """The budget of a data set with what is the method's own."""
     table = tomllib.loads(BUDGETS.read_text())[data]
-    own = flatten(table.pop("methods")[method])
+    own = flatten(table.pop("methods", {}).get(method, {}))
     values = flatten({key: value for key, value in table.items() if key != "about"}) | own
     flags = {"data.path": "data", "method.name": "method", "encoder.name": "encoder", "optimizer.name": "optimizer"}
     words = [

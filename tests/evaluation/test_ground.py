@@ -15,6 +15,7 @@ from compressl.errors import ResourceError
 from compressl.evaluation import feature_cache
 from compressl.evaluation.feature_cache import FeatureCache, hash_of_weights
 from compressl.evaluation.ground import ENCODER, PIXELS, RANDOM, Ground
+from compressl.objectives.von_mises_fisher import von_mises_fisher
 from compressl.settings.views import ViewRecipe
 
 Make = Callable[..., Ground]
@@ -117,6 +118,15 @@ def test_weights_are_known_by_content_and_layout() -> None:
     with torch.no_grad():
         same.bias[1] += 1e-7
     assert hash_of_weights(one) != hash_of_weights(same)
+
+
+def test_the_stated_channel_is_as_sharp_in_any_dimension(make_ground: Make) -> None:
+    ground = make_ground()
+    for name in (ENCODER, RANDOM, PIXELS):
+        dim, kappa = ground.features(name, "test").shape[1], ground.kappa(name)
+        divergence = kappa * von_mises_fisher(dim, kappa).mean_resultant_length / np.log(2)
+        assert divergence == pytest.approx(10, rel=1e-9)
+    assert make_ground(kappa=3.0).kappa(ENCODER) == 3.0
 
 
 def test_rows_are_balanced_and_repeatable(ground: Ground) -> None:

@@ -1,4 +1,4 @@
-"""Drops of water or mud on the lens: an extra kind of Hendrycks and Dietterich (2019, appendix B)."""
+"""Drops of water or mud on the lens: an extra kind of Hendrycks and Dietterich (2019)."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from compressl.views import Views, normalize
 RATES = (0.01, 0.03, 0.1)  # peak learning rates: a trained encoder often wants the first, random weights the last
 EPOCHS = 20  # of the labelled images, within the next two bounds
 LEAST, MOST = 200, 2000  # steps: with few labels 20 epochs are no training; with all of them they take hours on a CPU
+TRIAL = 4  # a trial of a learning rate has a quarter of the steps, but not less than the least: half the cost in all
 BATCH = 128
 WARMUP = 0.05  # share of the steps: the linear layer starts at zero and should find a direction before the rest moves
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
@@ -44,7 +45,6 @@ class Work:
     ground: Ground
     name: str
     features: int
-    steps: int
     tell: Callable[[int], None]
     """Told every step that is done."""
 
@@ -52,9 +52,9 @@ class Work:
 def measure(ground: Ground) -> dict[str, Any]:
     """Accuracy on the test images after fine-tuning on a share of the training labels, of an encoder and from scratch.
 
-    For each share: the images of draw 0 of the few labels; each learning rate trains on four fifths of them, the best
-    on the held-out fifth trains again on all, and that classifier alone sees the test images, once. The encoders of
-    the ground stay as they are.
+    For each share: the images of draw 0 of the few labels; each learning rate has a shorter training on four fifths of
+    them, the best on the held-out fifth trains on all, and that classifier alone sees the test images, once. The
+    encoders of the ground stay as they are.
 
     Raises:
         DataError: no share has images enough to hold some out.
@@ -84,7 +84,8 @@ def protocol(ground: Ground) -> str:
         f"SGD, Nesterov momentum {MOMENTUM:g}, weight decay {WEIGHT_DECAY:g}, batch {BATCH}, {EPOCHS} epochs but "
         f"{LEAST} to {MOST} steps, cosine with {WARMUP:.0%} warm-up; crops of {MIN_SCALE:.0%} to 100% of the area, "
         f"mirrored with probability {flip:g}; peak learning rate of {{{rates}}} chosen on a held-out fifth of the "
-        "labelled training images, then trained on all of them; test images seen once"
+        f"labelled training images after trainings of 1/{TRIAL} of the steps, {LEAST} at least, then trained on all of "
+        "them; test images seen once"
     )
 
 
@@ -102,31 +103,33 @@ def _one_share(ground: Ground, name: str, amount: str, rows: Tensor, kept: Tenso
         features = ground.encode(name, next(ground.images("train", rows[:2]))).shape[1]
     labels, expected = ground.labels("train"), ground.labels("test")
     steps = steps_for(len(rows))
-    total, done = (len(RATES) + 1) * steps, 0
+    trial = min(steps, max(LEAST, steps // TRIAL))
+    total, done = len(RATES) * trial + steps, 0
 
     def tell(more: int) -> None:
         nonlocal done
         done += more
         ground.count(f"{name}: fine-tuning on {amount}", done, total)
 
-    work = Work(ground, name, features, steps, tell)
+    work = Work(ground, name, features, tell)
     accuracies = {}
     for rate in RATES:
-        predicted = _predict(work, _train(work, kept, rate), "train", held)
+        predicted = _predict(work, _train(work, kept, rate, trial), "train", held)
         accuracies[rate] = float((predicted == labels[held]).float().mean())
     best = max(RATES, key=lambda rate: accuracies[rate])  # the smallest of equals
-    correct = (_predict(work, _train(work, rows, best), "test", None) == expected).cpu().numpy()
+    correct = (_predict(work, _train(work, rows, best, steps), "test", None) == expected).cpu().numpy()
     return {
         **asdict(bootstrap_mean(correct, ground.settings.resamples, ground.settings.seed)),
         "correct": pack_bits(correct),
         "images": len(rows),
         "steps": steps,
+        "trial_steps": trial,
         "learning_rate": best,
         "held_out": {f"{rate:g}": accuracy for rate, accuracy in accuracies.items()},
     }
 
 
-def _train(work: Work, rows: Tensor, peak: float) -> nn.Module:
+def _train(work: Work, rows: Tensor, peak: float, steps: int) -> nn.Module:
     """A copy of the encoder with a linear layer, trained on some training images."""
     ground, labels = work.ground, work.ground.labels("train")[rows]
     model = _with_head(work)
@@ -136,11 +139,11 @@ def _train(work: Work, rows: Tensor, peak: float) -> nn.Module:
     size = min(BATCH, len(rows))
     per_epoch = len(rows) // size
     model.train()
-    for step in range(work.steps):
+    for step in range(steps):
         epoch, batch = divmod(step, per_epoch)
         chosen = permutation(len(rows), ground.settings.seed, epoch)[batch * size : (batch + 1) * size]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, work.steps, peak)
+            group["lr"] = _rate(step, steps, peak)
         x = _view(ground, rows.cpu()[chosen], epoch)
         with autocast(ground.device, ground.settings.precision):
             logits = model(x)

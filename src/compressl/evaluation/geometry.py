@@ -137,7 +137,7 @@ class _Measured:
 
     def spread(self) -> Record:
         """How evenly the features of all test images lie on the sphere."""
-        features, kappa = self.ground.features(self.name, "test"), self.ground.settings.kappa
+        features, kappa = self.ground.features(self.name, "test"), self.ground.kappa(self.name)
         potentials = geometry.uniformity(features)  # [N]
         nats = geometry.kernel_entropy(features, kappa)  # [N]
         most = VonMisesFisher(features.shape[1], 0.0).entropy

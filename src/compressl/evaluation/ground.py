@@ -18,6 +18,7 @@ from compressl.errors import DataError
 from compressl.evaluation import features
 from compressl.evaluation.feature_cache import FeatureCache, hash_of_rows, hash_of_weights
 from compressl.evaluation.labelled import Labelled, per_class
+from compressl.measures.channels import concentration_for
 from compressl.measures.linear import LinearProbe, fit_best
 from compressl.methods import Method
 from compressl.models import EncoderCard, create_encoder
@@ -26,6 +27,7 @@ from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.views import ViewRecipe, ViewsSettings
 from compressl.views import Views, normalize
 
+ORTHOGONAL_BITS = 10.0  # keeps bounds of some thousand images below their ceilings
 ENCODER, RANDOM, PIXELS = "encoder", "random encoder", "raw pixels"
 
 
@@ -119,6 +121,14 @@ class Ground:
         labels = self.of_split(split).labels
         return torch.from_numpy(per_class(labels, min(count, len(labels)), self.settings.seed))
 
+    def kappa(self, name: str) -> float:
+        """Concentration of the stated channel about a representation's directions."""
+        if self.settings.kappa is not None:
+            return self.settings.kappa
+        side = min(self.card.size, features.PIXEL_SIDE)
+        dim = self.card.num_features if self.modules[name] is not None else 3 * side**2
+        return concentration_for(dim, ORTHOGONAL_BITS)
+
     def count(self, what: str, done: int, total: int) -> None:
         """Say how far a piece of work is."""
         self.advance(what, done, total)
@@ -198,9 +208,7 @@ class Ground:
         if memory not in self._memory:
 
             def compute() -> Tensor:
-                return self._encode_views(
-                    lambda x: self.encode(name, x), f"{name}: views", split, rows, copies, recipe
-                )
+                return self._encode_views(lambda x: self.encode(name, x), f"{name}: views", split, rows, copies, recipe)
 
             found = compute() if self.modules[name] is None else self._cache.get(parts, compute).to(self.device)
             if not bool(torch.isfinite(found).all()):

@@ -61,7 +61,7 @@ def measure(ground: Ground) -> dict[str, Any]:
         "unit": "bits",
         "images": len(rows),
         "views": s.views,
-        "kappa": s.kappa,
+        "kappa": ground.kappa(ENCODER),
         "channel": CENTRED,
         "channel_uncentred": UNCENTRED,
         "class_bits": math.log2(ground.classes),
@@ -84,16 +84,16 @@ def measure(ground: Ground) -> dict[str, Any]:
 def _representation(ground: Ground, name: str, rows: Tensor) -> dict[str, Any]:
     s = ground.settings
     views = ground.view_features(name, "test", rows, s.views)  # h     [M, A, F]
-    mean = ground.features(name, "train").mean(0)
+    mean, kappa = ground.features(name, "train").mean(0), ground.kappa(name)
     centred = _directions(views - mean, views, name)
-    split = _split(ground, VonMisesFisherChannel(centred, s.kappa), f"{name}: information")
+    split = _split(ground, VonMisesFisherChannel(centred, kappa), f"{name}: information")
     record = {"dimension": views.shape[2], **_figures(split, ground), "per_image": _per_image(split)}
     record |= _rates(ground, centred.view(views.shape), name)
     skipped: dict[str, str] = {}
     if any(point["superfluous_bits"] is None for point in record["superfluous_at"]):
         skipped["superfluous_at"] = "At no concentration of the curve is it certain that so many bits are kept."
     try:
-        own = _split(ground, VonMisesFisherChannel(_directions(views, views, name), s.kappa), f"{name}: information")
+        own = _split(ground, VonMisesFisherChannel(_directions(views, views, name), kappa), f"{name}: information")
         record["uncentred"] = _figures(own, ground)
     except DataError as error:
         skipped["uncentred"] = str(error)
@@ -198,7 +198,7 @@ def _plane(ground: Ground) -> list[dict[str, Any]]:
     s = ground.settings
     rows, bank_rows = ground.rows("test", min(PLANE_IMAGES, s.images)), ground.rows("train", PLANE_BANK)
     labels, truth = ground.labels("train")[bank_rows], ground.labels("test")[rows]
-    points: list[dict[str, Any]] = []
+    points, kappa = list[dict[str, Any]](), ground.kappa(ENCODER)
     for step, load in ground.history:
         encoder = load().to(ground.device).eval().encoder
         bank, queries = (ground.features_of(encoder, *x) for x in (("train", bank_rows), ("test", rows)))
@@ -207,7 +207,7 @@ def _plane(ground: Ground) -> list[dict[str, Any]]:
             raise DataError(
                 f"The encoder of step {step} gives features that are not finite.", "Remove that checkpoint."
             )
-        channel = VonMisesFisherChannel(_directions(views - bank.mean(0), views, f"encoder of step {step}"), s.kappa)
+        channel = VonMisesFisherChannel(_directions(views - bank.mean(0), views, f"encoder of step {step}"), kappa)
         split = _split(ground, channel, "information plane")
         right = knn_predict(bank, labels, queries, ground.classes, k=s.k, temperature=s.temperature) == truth
         knn = asdict(bootstrap_mean(right.cpu().numpy(), s.resamples, s.seed))

@@ -74,7 +74,7 @@ def _representations(ground: Ground) -> dict[str, tuple[Unit, float]]:
     def unit_features(name: str) -> Unit:
         return lambda x: F.normalize(ground.encode(name, x), dim=1)
 
-    found = {name: (unit_features(name), ground.settings.kappa) for name in (ENCODER, RANDOM)}
+    found = {name: (unit_features(name), ground.kappa(name)) for name in (ENCODER, RANDOM)}
     method = ground.method
     if method is not None:
         with torch.no_grad():
@@ -116,6 +116,7 @@ def _bounds(ground: Ground, function: Unit, pairs: Pairs, kappa: float, what: st
         "rho": _summary(ground, bounds.rho),
         "distance": _summary(ground, bounds.distance),
         "slope": _summary(ground, bounds.ratio("distance")),
+        "per_image": pack_floats(bounds.ratio("distance").cpu().numpy()),
         **{f"{of}_bits": _summary(ground, _bits(bounds, of)) for of in ("kl", "sup")},
         **{f"{of}_bits_per_rho": _summary(ground, _bits(bounds, of) / bounds.rho) for of in ("kl", "sup")},
     }

@@ -29,7 +29,7 @@ from compressl.measures.packing import pack_bits, pack_floats, unpack_bits
 
 BANK = 10_000  # training images that the kNN classifier of corrupted images uses, at most
 ALL = (*KINDS, *EXTRA)
-ALEXNET = {  # errors in percent, mean over severities (Hendrycks and Dietterich 2019, table 1 and published code)
+ALEXNET = {  # errors in percent, mean over severities, by which Hendrycks and Dietterich (2019) divide
     "gaussian_noise": 88.6, "shot_noise": 89.4, "impulse_noise": 92.3, "defocus_blur": 82.0, "glass_blur": 82.6,
     "motion_blur": 78.6, "zoom_blur": 79.8, "snow": 86.7, "frost": 82.7, "fog": 81.9, "brightness": 56.5,
     "contrast": 85.3, "elastic_transform": 64.6, "pixelate": 71.8, "jpeg_compression": 60.7,

@@ -1,4 +1,4 @@
-"""The nearest image that a classifier gets wrong: projected gradient ascent (Madry et al. 2018, "Towards Deep Learning
+"""The worst image within a small distance: projected gradient ascent (Madry et al. 2018, "Towards Deep Learning
 Models Resistant to Adversarial Attacks", section 2.1)."""
 
 from __future__ import annotations

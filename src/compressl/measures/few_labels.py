@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 from torch import Tensor
 
 from compressl.errors import DataError

@@ -101,7 +101,7 @@ def fit_all(
     start: LinearProbe | None = None,
     steps: int = 300,
 ) -> list[LinearProbe]:
-    """:func:`fit` for several weight decays, side by side in one matrix of weights [F, W C].
+    """:func:`fit` for several weight decays, side by side as the rows of one matrix of weights [W C, F].
 
     >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     >>> weak, strong = fit_all(x, torch.tensor([0, 0, 1, 1]), 2, (1e-3, 1.0))
@@ -175,11 +175,11 @@ def _minimise(
     Logits are linear in the weights: a step costs one product for the logits of its direction and one for the
     gradient, and a line search none.
     """
-    theta, x_t = start.clone(), x.T.contiguous()  # images last, so that sums over classes run along whole vectors
+    theta = start.clone()
     penalty = decays[:, None, None].repeat(1, 1, x.shape[1])  # [W, 1, F + 1]
     penalty[..., -1] = 0.0
     target = F.one_hot(labels, theta.shape[1]).T.to(x.dtype).contiguous()  # [C, N]
-    logits = _product(theta, x_t)  # [W, C, N]
+    logits = _product(theta, x.T)  # [W, C, N]: images last, so that sums over classes run along whole vectors
     gradient = _product(logits.softmax(1).sub_(target), x) / len(x) + penalty * theta
     pairs: list[Pair] = []
     for _ in range(steps):
@@ -189,7 +189,7 @@ def _minimise(
         if not bool(active.any()):
             break
         direction = direction * active[:, None, None]  # who has arrived stays
-        change = _product(direction, x_t)
+        change = _product(direction, x.T)
         along = _dot(penalty * theta, direction), _dot(penalty * direction, direction)
         length, p = _line_search(logits, change, target, slope * active, *along)
         step = length[:, None, None] * direction

@@ -50,8 +50,9 @@ class EvaluateSettings:
     """Test images used by measures that need views or corruptions of them, at most."""
     views: int = 8
     """Random views of each such image."""
-    kappa: float = 100.0
-    """Concentration of the von Mises-Fisher channel through which deterministic features are seen."""
+    kappa: float | None = None
+    """Concentration of the von Mises-Fisher channel through which deterministic features are seen. Default: that at
+    which the codes of directions at right angles lie 10 bits (KL) apart, whatever the dimension."""
     shots: tuple[int, ...] = (1, 3, 5, 10, 30)
     """Labels per class of the few-label curve."""
     fractions: tuple[float, ...] = (0.01, 0.1)
@@ -125,7 +126,7 @@ class EvaluateSettings:
         for flag, least in (("images", 50), ("views", 2), ("draws", 2)):
             if getattr(self, flag) < least:
                 problems.append(f"{flag} must be at least {least}; it is {getattr(self, flag)}.")
-        if not self.kappa > 0:
+        if self.kappa is not None and not self.kappa > 0:
             problems.append(f"kappa must be greater than 0; it is {self.kappa}.")
         if any(shots < 1 for shots in self.shots):
             problems.append("shots are numbers of labels per class, at least 1.")
