@@ -1,7 +1,7 @@
 """SimCLR against C-SimCLR under one budget, by every measure: the figures of docs/measures.md.
 
     python benchmarks/measures.py train --jobs 2       # CIFAR-10, 10,000 images, quarter-width ResNet-18, 30 epochs
-    python benchmarks/measures.py evaluate --jobs 2    # every measure but fine-tuning, on all 10,000 test images
+    python benchmarks/measures.py evaluate --jobs 2    # every measure but fine-tuning
     python benchmarks/measures.py render               # into docs/measures.md
 
 ``train`` and ``evaluate`` go on where they were stopped. The runs lie under ``--runs`` (runs/measures by default); what
@@ -27,7 +27,7 @@ RESULT = ROOT / "benchmarks" / "results" / "measures.json"
 PAGE = ROOT / "docs" / "measures.md"
 METHODS = ("simclr", "c-simclr")
 SEEDS = (0, 1)
-IMAGES, VIEWS = 10_000, 8
+IMAGES, VIEWS = 2000, 8
 
 
 def main() -> None:

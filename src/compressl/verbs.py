@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -107,6 +109,7 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
         return result
     if result.record["results"]:
         print_results({settings.run.name: result.record})
+    print_measures(result.record)
     for name, sentence in result.record["skipped"].items():
         console.print(f"Not measured: {name}. {sentence}", markup=False)
     console.print(f"Written to {out}. Next: compressl report {out.parent}", markup=False)
@@ -205,6 +208,45 @@ def print_results(records: dict[str, dict]) -> None:  # type: ignore[type-arg]
             ]
             table.add_row(escape(run if name == "encoder" else name), str(result["dimension"]), *cells)
     console.print(table)
+
+
+def print_measures(record: dict[str, Any]) -> None:
+    """A line for each further measure, the encoder's figure beside that of random weights; the report has the rest."""
+    found = record["measures"]
+    lines: list[tuple[str, Callable[[str], str]]] = [
+        ("accuracy under corruption", lambda name: _share(found["robustness"]["results"][name]["corrupted"])),
+        ("kept information", lambda name: _bounds(found["information"]["representations"][name]["kept"])),
+        ("superfluous information", lambda name: _bounds(found["information"]["representations"][name]["superfluous"])),
+        ("invariance to views", lambda name: _number(found["geometry"]["results"][name]["invariance"]["invariance"])),
+        ("RankMe", lambda name: f"{found['geometry']['results'][name]['dimension']['rankme']:.1f}"),
+        ("local slope", lambda name: _number(found["lipschitz"]["results"][name]["local"]["slope"]["mean"])),
+        (
+            "calibration error",
+            lambda name: _share(found["uncertainty"]["results"][name]["calibration"]["before"]["ece"]),
+        ),
+    ]
+    table = Table(box=None, padding=(0, 1))
+    for column in ("measure", "encoder", "random encoder"):
+        table.add_column(column, justify="left" if column == "measure" else "right", no_wrap=True)
+    for label, show in lines:
+        with contextlib.suppress(KeyError, TypeError):  # not measured, or in part: the record says why
+            table.add_row(label, *(show(name) for name in ("encoder", "random encoder")))
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _share(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.1%} [dim]\\[{figure['low']:.1%}, {figure['high']:.1%}][/]"
+
+
+def _number(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} [dim]\\[{figure['low']:.3f}, {figure['high']:.3f}][/]"
+
+
+def _bounds(figure: dict[str, dict[str, float]]) -> str:
+    """From the low end of the lower bound to the high end of the upper one."""
+    return f"{figure['lower']['low']:.1f} to {figure['upper']['high']:.1f} bits"
 
 
 def report(settings: ReportSettings) -> Path:

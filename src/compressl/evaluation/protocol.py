@@ -116,7 +116,10 @@ def protocol(card: EncoderCard, settings: EvaluateSettings) -> dict[str, Any]:
         "view": f"{whole}, {card.size} px, antialiased bilinear",
         "knn": f"k = {settings.k}, votes exp(cosine / {settings.temperature:g}) (Wu et al. 2018)",
         "linear": "multinomial logistic regression on standardised features, L-BFGS; weight decay of "
-        f"{{{decays}}} chosen on a held-out fifth of the training images, then fitted on all of them",
+        f"{{{decays}}} chosen on a held-out fifth of each class of the training images, then fitted on all of them",
+        "ridge": "least squares on standardised features with one-hot targets; ridge by leave-one-out on those images",
+        "few labels": f"ridge on {settings.draws} draws of labels, the same for every representation; interval over "
+        "draws and test images",
         "interval": f"95 %, bootstrap over test images, {settings.resamples} resamples",
         "random encoder": "same architecture, random weights with every residual branch on, evaluation mode",
         "raw pixels": f"{min(card.size, features.PIXEL_SIDE)} px, less each image's mean",
