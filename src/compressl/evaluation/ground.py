@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compressl.corruptions import corrupt
 from compressl.data import default_cache
 from compressl.devices import autocast
 from compressl.errors import DataError
@@ -221,6 +222,25 @@ class Ground:
     def view_features_of(self, module: nn.Module, split: str, rows: Tensor, copies: int) -> Tensor:
         """The same by an encoder that is not of this ground; kept nowhere."""
         return self._encode_views(lambda x: self._forward(module, x), "views", split, rows, copies, None)
+
+    def corrupted_features(self, name: str, split: str, rows: Tensor, kind: str, severity: int) -> Tensor:
+        """Features of some images under a corruption of :mod:`compressl.corruptions`, float32 [M, F], on the device."""
+        images = self.of_split(split)
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            batches = zip(self.images(split, rows), torch.split(rows, self.settings.batch_size), strict=True)
+            found: list[Tensor] = []
+            for batch, keys in batches:
+                changed = corrupt(batch, kind, severity, keys.to(batch.device), self.settings.seed)
+                found.append(self.encode(name, changed))
+                self.count(f"{name}: {kind} {severity}", sum(map(len, found)), len(rows))
+            return torch.cat(found)
+
+        # an image is known to its corruption by its position in the split
+        transform = f"{kind} {severity} seed {self.settings.seed} of {hash_of_rows(rows.cpu().numpy())}"
+        parts = self._key(name, images, images.indices[rows.cpu().numpy()], transform)
+        return self._cache.get(parts, compute).to(self.device)
 
     def view_pixels(self, split: str, rows: Tensor, copies: int, recipe: ViewRecipe | None = None) -> Iterator[Tensor]:
         """The random views of :meth:`view_features` themselves, batch by batch: float32 [b, copies, 3, S, S]."""

@@ -93,23 +93,13 @@ class Scorer:
 @torch.no_grad()
 def corrupted_scores(ground: Ground, rows: Tensor, scorers: dict[str, Scorer]) -> dict[str, dict[str, list[Scores]]]:
     """Representation -> kind -> severities 1 to 5 -> scores of the test images of ``rows``; each corrupted once."""
-    from compressl.corruptions import corrupt
-
-    found: dict[str, dict[str, list[Scores]]] = {name: {kind: [] for kind in KINDS} for name in scorers}
-    total, done = len(KINDS) * len(SEVERITIES) * len(rows), 0
-    for kind in KINDS:
-        for severity in SEVERITIES:
-            features: dict[str, list[Tensor]] = {name: [] for name in scorers}
-            parts = torch.split(rows, ground.settings.batch_size)
-            for batch, keys in zip(ground.images("test", rows), parts, strict=True):
-                images = corrupt(batch, kind, severity, keys.to(batch.device), seed=ground.settings.seed)
-                for name in scorers:
-                    features[name].append(ground.encode(name, images))
-                done += len(batch)
-                ground.count("uncertainty of corrupted images", done, total)
-            for name, scorer in scorers.items():
-                found[name][kind].append(scorer(torch.cat(features[name])))
-    return found
+    return {
+        name: {
+            kind: [scorer(ground.corrupted_features(name, "test", rows, kind, level)) for level in SEVERITIES]
+            for kind in KINDS
+        }
+        for name, scorer in scorers.items()
+    }
 
 
 def other_data(ground: Ground, path: str) -> Ground:
