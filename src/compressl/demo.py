@@ -21,6 +21,7 @@ from compressl.settings.demo import DemoSettings
 from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.loading import load_pretrain
 
+MEASURES = ("accuracy", "information", "geometry", "uncertainty")  # those of a minute
 METHODS = ("simclr", "c-simclr")
 
 
@@ -40,7 +41,8 @@ def run(settings: DemoSettings) -> Path:
         if settings.epochs is not None:
             argv += ["--epochs", str(settings.epochs)]
         verbs.pretrain(*load_pretrain(argv), hint=False)
-        results[method] = verbs.evaluate(EvaluateSettings(run=out, data="digits", seed=settings.seed), quiet=True)
+        evaluation = EvaluateSettings(run=out, data="digits", measures=MEASURES, images=500, seed=settings.seed)
+        results[method] = verbs.evaluate(evaluation, quiet=True)
     verbs.print_results({method: result.record for method, result in results.items()})
     page = settings.out / "report.html"
     write_report([RunFolder(settings.out / method) for method in METHODS], page)

@@ -74,7 +74,8 @@ def evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> Evaluation:
     """Evaluate an encoder, write evaluation.json and the picture of neighbours, print the tables unless ``quiet``."""
     device = resolve_device(settings.device)
     out = settings.out or _default_result(settings.run)
-    check_file(out)  # now, not after the measuring
+    if settings.out is not None:
+        check_file(out)  # now, not after the measuring
     sources = open_splits(settings.data, settings.test, seed=settings.seed)
     subject = open_subject(settings, suggest_view_size(sources.train))
     packed: dict[str, PackedImages] = {}
