@@ -66,7 +66,10 @@ def table(record: dict[str, Any]) -> str:
     columns = [(name, run, "encoder") for name, run in runs.items()] + [("random weights", first, "random encoder")]
     lines = ["| | " + " | ".join(name for name, _, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for label, path, factor, unit in [*ROWS, *attack_rows(first)]:
-        cells = [cell(at(run, path.format(r=name)), factor) for _, run, name in columns]
+        cells = [
+            cell(at(run, path.format(r=name)), factor) if name == "encoder" or "{r}" in path else ""
+            for _, run, name in columns
+        ]
         if any(cells):
             lines.append(f"| {label}{f', {unit}' if unit else ''} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -75,13 +78,11 @@ def table(record: dict[str, Any]) -> str:
 def attack_rows(run: dict[str, Any]) -> list[tuple[str, str, float, str]]:
     found = []
     for norm in ATTACKS:
-        entries = at(run, f"measures/robustness/attacks/{norm}") or at(
-            run, f"measures/robustness/results/encoder/attacks/{norm}"
-        )
+        entries = at(run, f"measures/robustness/attacks/{norm}")
         for i, entry in enumerate(entries or []):
             if entry["epsilon"]:
                 size = f"{entry['epsilon'] * 255:g}/255" if norm == "linf" else f"{entry['epsilon']:g}"
-                path = f"measures/robustness/results/{{r}}/attacks/{norm}/{i}/accuracy"
+                path = f"measures/robustness/attacks/{norm}/{i}/accuracy"  # of the encoder alone
                 found.append((f"attacked, {norm} {size}", path, 100, "%"))
     return found
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+FEW_LEVELS = 128
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -28,7 +30,11 @@ def bootstrap_mean(values: NDArray[np.generic], resamples: int = 1000, seed: int
     """
     values = np.asarray(values, dtype=np.float64)
     n, random = len(values), np.random.default_rng(seed)
-    means = np.array([values[random.integers(0, n, n)].mean() for _ in range(resamples)])
+    levels, counts = np.unique(values, return_counts=True)
+    if len(levels) <= FEW_LEVELS:  # right or wrong, say: how often each level is drawn is multinomial
+        means = random.multinomial(n, counts / n, size=resamples) @ levels / n
+    else:
+        means = np.array([values[random.integers(0, n, n)].mean() for _ in range(resamples)])
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(values.mean()), float(low), float(high))
 
