@@ -22,6 +22,7 @@ Path = tuple[str | int, ...]
 Reader = Callable[[Record], Values]
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError)  # what a record without the figure raises
+NORMS = {"linf": "L∞", "l2": "L2"}
 MORE, LESS, NEITHER = 1, -1, 0  # which is better
 
 
@@ -82,6 +83,18 @@ def differences(first: Record, second: Record, *, same_views: bool = True, resam
         return []
     figures = (figure for figure in _figures(first) if same_views or not figure.views)
     return [found for figure in figures if (found := _compare(figure, first, second, resamples))]
+
+
+def attack_name(norm: str, epsilon: float) -> str:
+    """
+    >>> attack_name("linf", 2 / 255), attack_name("l2", 0.5), attack_name("linf", 0.0)
+    ('L∞ 2/255', 'L2 0.5', 'no attack')
+    """
+    if not epsilon:
+        return "no attack"
+    levels = 255 * epsilon
+    size = f"{levels:.0f}/255" if norm == "linf" and abs(levels - round(levels)) < 1e-6 else f"{epsilon:.3g}"
+    return f"{NORMS.get(norm, norm)} {size}"
 
 
 def _compare(figure: _Figure, first: Record, second: Record, resamples: int) -> Difference | None:
@@ -153,7 +166,7 @@ def _robustness(record: Record) -> Iterator[_Figure]:
     clean = _correct(*correct, "clean", count=count)
     yield _Figure("accuracy under corruption", "points", MORE, corrupted, terms)
     yield _Figure("lost to corruption", "points", LESS, lambda r: clean(r) - corrupted(r), terms)
-    for norm, name in (("linf", "L∞"), ("l2", "L2")):
+    for norm in NORMS:
         entries = _find(record, (*attacks, norm))
         for i, entry in enumerate(entries if isinstance(entries, list) else ()):
             epsilon = _find(entry, ("epsilon",))
@@ -162,7 +175,7 @@ def _robustness(record: Record) -> Iterator[_Figure]:
             place: Path = (*attacks, norm, i)
             same = (*terms, (*attacks, "images"), (*attacks, "steps"), (*place, "epsilon"))
             right = _correct(*place, "correct", count=(*attacks, "images"))
-            yield _Figure(f"under attack, {name} {epsilon:.2g}", "points", MORE, right, same)
+            yield _Figure(f"under attack, {attack_name(norm, float(epsilon))}", "points", MORE, right, same)
 
 
 def _others(record: Record) -> Iterator[_Figure]:

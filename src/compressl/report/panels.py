@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from compressl.report import figures
 from compressl.report.figures import Curve
 from compressl.report.reading import Run, Series, bits
+from compressl.report.svg import percentage, significant
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _axis(runs: Sequence[Run]) -> tuple[list[int], str]:
 def _last(series: Series, panel: Panel) -> str:
     """The value at the end, for a curve alone."""
     value = series[-1][1]
-    return figures.percentage(value) if panel.share else figures.significant(value)
+    return percentage(value) if panel.share else significant(value)
 
 
 def _draw(panel: Panel, runs: Sequence[Run], scale: Sequence[int], xlabel: str) -> Drawing | None:

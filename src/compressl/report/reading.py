@@ -50,9 +50,11 @@ class Evaluated:
     protocol: dict[str, Any]
     environment: dict[str, Any]
     results: dict[str, dict[str, Measured]]
-    """representation -> measure."""
+    """representation -> measure; empty where accuracy was not asked for."""
     dimensions: dict[str, int | None]
     """representation -> length of its feature vector."""
+    record: dict[str, Any]
+    """All of it, for the measures."""
 
     @property
     def ground(self) -> tuple[object, ...]:
@@ -78,6 +80,11 @@ class Run:
     evaluation: Evaluated | None
     damaged: tuple[str, ...]
     """Files that are there but cannot be read."""
+
+    @property
+    def scored(self) -> Evaluated | None:
+        """The evaluation, if accuracy is in it."""
+        return self.evaluation if self.evaluation and self.evaluation.results else None
 
     @property
     def steps(self) -> int:
@@ -184,11 +191,11 @@ def parse_evaluation(record: dict[str, Any]) -> Evaluated:
         KeyError, TypeError, ValueError, AttributeError: it is not one.
     """
     data, results = record["data"], record["results"]
-    if "encoder" not in results:
+    if results and "encoder" not in results:
         raise KeyError("encoder")
     measured = {r: {m: _measured(found[m], int(data["test_images"])) for m in MEASURES} for r, found in results.items()}
     dimensions = {r: found.get("dimension") for r, found in results.items()}
-    return Evaluated(data, record.get("protocol", {}), record.get("environment", {}), measured, dimensions)
+    return Evaluated(data, record.get("protocol", {}), record.get("environment", {}), measured, dimensions, record)
 
 
 def _measured(record: dict[str, Any], images: int) -> Measured:

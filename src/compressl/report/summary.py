@@ -75,9 +75,9 @@ def interval(difference: Estimate) -> str:
 
 def compare(first: Run, second: Run, measure: str) -> Comparison:
     """Two encoders by one measure."""
-    one, other = first.evaluation, second.evaluation
+    one, other = first.scored, second.scored
     if one is None or other is None:
-        return Comparison(first.name, second.name, measure, None, "not both are evaluated")
+        return Comparison(first.name, second.name, measure, None, "the accuracy of one is not known")
     difference = None
     if not (reason := obstacle(one, other)):
         difference = paired(one.results["encoder"][measure], other.results["encoder"][measure])
@@ -87,9 +87,9 @@ def compare(first: Run, second: Run, measure: str) -> Comparison:
 
 def against_baseline(run: Run, baseline: str, measure: str) -> Comparison | None:
     """An encoder beside one of its own baselines, if that was measured."""
-    if run.evaluation is None or baseline not in run.evaluation.results:
+    if run.scored is None or baseline not in run.scored.results:
         return None
-    results = run.evaluation.results
+    results = run.scored.results
     difference = paired(results["encoder"][measure], results[baseline][measure])
     return Comparison(run.name, BASELINES[baseline], measure, difference)
 
@@ -112,10 +112,10 @@ def paired(first: Measured, second: Measured) -> Estimate | None:
 
 def summarize(runs: Sequence[Run]) -> Summary:
     """The headline and the findings for one or several runs."""
-    evaluated = [run for run in runs if run.evaluation]
+    evaluated = [run for run in runs if run.scored]
     findings = []
     if not evaluated:
-        headline = progress(runs[0]) if len(runs) == 1 else "None of the runs has been evaluated yet."
+        headline = progress(runs[0]) if len(runs) == 1 else _unscored(runs)
     elif len(evaluated) == 1:
         headline = standing(evaluated[0], "linear")
         findings.append(standing(evaluated[0], "knn"))
@@ -123,7 +123,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
         headline, findings = _ranking(evaluated)
         findings += [standing(run, "linear") for run in evaluated]
     for run in runs:
-        if headline != progress(run) and (run.evaluation is None or run.status != "finished"):
+        if headline != progress(run) and (run.scored is None or run.status != "finished"):
             findings.append(progress(run))
         findings += [f"{run.name}: {file} is damaged and was left out." for file in run.damaged]
     return Summary(headline, findings)
@@ -135,7 +135,8 @@ def progress(run: Run) -> str:
     where = f"step {run.steps:,}, epoch {run.epochs:,}" + (f" of {total:,}" if isinstance(total, int) else "")
     if not run.steps:
         where = "no step is on record"
-    missing = "" if run.evaluation else " It has not been evaluated."
+    missing = " Its accuracy has not been measured." if run.evaluation else " It has not been evaluated."
+    missing = "" if run.scored else missing
     match run.status:
         case "finished":
             return f"{run.name} has finished its training: {where}.{missing}"
@@ -148,10 +149,17 @@ def progress(run: Run) -> str:
     return f"{run.name} has no record of its state: {where}.{missing}"
 
 
+def _unscored(runs: Sequence[Run]) -> str:
+    """The headline where no accuracy is known."""
+    if any(run.evaluation for run in runs):
+        return "The accuracy of none of the runs has been measured."
+    return "None of the runs has been evaluated yet."
+
+
 def standing(run: Run, measure: str) -> str:
     """An encoder beside its baselines by one measure."""
-    assert run.evaluation is not None
-    share = percent(run.evaluation.results["encoder"][measure].estimate.value)
+    assert run.scored is not None
+    share = percent(run.scored.results["encoder"][measure].estimate.value)
     compared = [c for b in BASELINES if (c := against_baseline(run, b, measure))]
     how = "a linear probe on its features gets" if measure == "linear" else "nearest neighbours among its features get"
     text = f"{run.name}: {how} {share} of the test images right"
@@ -171,7 +179,7 @@ def _clause(comparison: Comparison) -> str:
 
 
 def _ranking(runs: Sequence[Run]) -> tuple[str, list[str]]:
-    grounds = {run.evaluation.ground for run in runs if run.evaluation}
+    grounds = {run.scored.ground for run in runs if run.scored}
     if len(grounds) > 1 or None in {ground[0] for ground in grounds}:
         first = runs[0]
         odd = next((r for r in runs[1:] if compare(first, r, "linear").difference is None), runs[1])
@@ -242,7 +250,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def _accuracy(run: Run) -> float:
-    return run.evaluation.results["encoder"]["linear"].estimate.value if run.evaluation else 0.0
+    return run.scored.results["encoder"]["linear"].estimate.value if run.scored else 0.0
 
 
 def _join(words: Sequence[str], last: str = "and") -> str:
