@@ -181,3 +181,13 @@ def test_names_beside_points_do_not_cover_each_other() -> None:
     assert len(boxes) == 4
     for i, (left, line) in enumerate(boxes):
         assert all(abs(left - a) > WIDEST or abs(line - b) > 9 for a, b in boxes[:i])
+
+
+def test_a_run_without_density_and_fine_tuning_is_not_damaged(make_run: MakeRun) -> None:
+    record = copy.deepcopy(FULL)
+    for part in ("trained_channel", "residual"):
+        record["measures"]["information"].pop(part, None)
+    record["measures"].pop("fine-tuning", None)
+    sections = sections_of(make_run, record)
+    assert set(sections) >= {"information-0", "few-labels-0"}
+    assert not [key for key, section in sections.items() if section.damaged]

@@ -36,6 +36,8 @@ ABOUT = (
 KEPT, SUPERFLUOUS = "kept, bits, at least", "superfluous, bits, at most"
 CIRCLES = " Circles: a bound is at its ceiling, so that the true value may lie far off."
 
+MOST_BITS = 16.0  # of an upper bound that is drawn: beyond, no sample of some thousand images says anything
+
 
 def sections(group: Group) -> list[Section]:
     return section(
@@ -137,6 +139,7 @@ def _curve(group: Group, of: str, bound: str, title: str, meaning: str) -> list[
             and x > 0
             and (low := number(at(point, of, "lower"))) is not None
             and (high := number(at(point, of, "upper"))) is not None
+            and high <= MOST_BITS
         ]
         if not found:
             continue
@@ -156,9 +159,8 @@ def _curve(group: Group, of: str, bound: str, title: str, meaning: str) -> list[
     )
     caption = (
         f"{'Lower' if bound == 'lower' else 'Upper'} bound, with a band to the other one, over how far apart the noise "
-        f"of the code leaves two features at right angles. {meaning}"
-        + CIRCLES
-        * any(any(d.hollow or ()) for d in drawn)
+        f"of the code leaves two features at right angles; sharper codes, whose upper bound passes {MOST_BITS:g} bits, "
+        f"are left out. {meaning}" + CIRCLES * any(any(d.hollow or ()) for d in drawn)
     )
     return [Figure(title, svg, caption)]
 

@@ -202,7 +202,8 @@ def table(
         cells = [attempt(read, each.part) for each in shown]
         if any(cells):
             rows.append(Row(name, note, tuple(cell or NONE for cell in cells)))
-    rows = [row for row, after in zip(rows, [*rows[1:], None], strict=True) if row.cells or (after and after.cells)]
+    afterwards = [*rows[1:], None][: len(rows)]
+    rows = [row for row, after in zip(rows, afterwards, strict=True) if row.cells or (after and after.cells)]
     columns = tuple(Column(each.name, each.color) for each in shown)
     return [Table(title, columns, tuple(rows), caption, first, folded)] if rows else []
 
