@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from compressl import distributed
 from compressl.methods import METHODS, create_method
-from compressl.models import synchronize
+from compressl.models import chunked, synchronize
 from compressl.randomness import generator
 from compressl.settings.methods import METHODS as SETTINGS
 
@@ -38,11 +38,14 @@ NUMBERS: dict[str, tuple[str, dict[str, Any]]] = {  # what has state, noise or c
     "target residual bits of a slow copy": ("c-byol", {"target_residual_bits": 1.0}),
     "target entropy bits": ("dissl", {"target_entropy_bits": 2.0}),
 }
-Case = tuple[str, int, str]  # method, small crops, what of NUMBERS
+PARTS = "micro-batches"  # of the encoder, whose norms are synchronised over each of them
+Case = tuple[str, int, str]  # method, small crops, what of NUMBERS, or PARTS
 CASES: list[Case] = [
     *((name, 0, "") for name in METHODS),
     *((name, 2, "") for name in METHODS if SETTINGS[name].multi_crop),
     *((name, 0, label) for label, (name, _) in NUMBERS.items()),
+    *((name, 0, PARTS) for name in ("c-simclr", "c-byol")),  # views together, and one by one with a slow copy
+    ("dino", 2, PARTS),
 ]
 SECONDS = 240  # for all of it; a machine with two cores that does nothing else needs about 15
 pytestmark = pytest.mark.timeout(SECONDS + 30)
@@ -58,9 +61,9 @@ def train(name: str, local: int, label: str, share: Any, *, norms_over_ranks: bo
         nn.Flatten(),
     )
     dtype = torch.float64
-    method = (
-        create_method(small_settings(name, **NUMBERS[label][1] if label else {}), encoder, FEATURES).to(dtype).train()
-    )
+    _, numbers = NUMBERS.get(label, (name, {}))
+    encoder = chunked(encoder, 2 if label == PARTS else 1)
+    method = create_method(small_settings(name, **numbers), encoder, FEATURES).to(dtype).train()
     if norms_over_ranks:
         synchronize(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)

@@ -99,6 +99,9 @@ class PretrainSettings:
     accumulate: int = 1
     """Split each batch into this many passes, to save memory. Refused for methods that compare the images of a batch;
     batch norm sees one pass at a time."""
+    micro_batch: int | None = None
+    """Encode this many images at a time, twice, for the gradient of the whole batch in the memory of a part. Loss and
+    heads see the whole batch, batch norm within the encoder a part. Default: the whole batch at once."""
     seed: int = 0
     """Of weights, order, augmentation and noise."""
     device: str = "auto"
@@ -154,10 +157,12 @@ class PretrainSettings:
         if self.accumulate > 1 and self.method.compares_images:
             problems.append(
                 f"accumulate is refused for {self.method.name}: its loss compares all images of a batch, so smaller "
-                "passes would add up to another gradient. Use a smaller batch_size."
+                "passes would add up to another gradient. Use micro_batch, or a smaller batch_size."
             )
         if self.accumulate > 1 and getattr(self.method, "target_residual_bits", None) is not None:
             problems.append("target-residual-bits is measured on whole batches: it goes with accumulate = 1 only.")
+        if self.micro_batch is not None:
+            problems += self._check_micro_batch(self.micro_batch)
         if getattr(self.method, "latent_dim", None) == 0 and not self.encoder.name.startswith("timm/"):
             problems.append(
                 "method.latent_dim = 0 is refused for ResNets: behind their last ReLU no feature is negative, so every "
@@ -171,6 +176,21 @@ class PretrainSettings:
             problems.append(f"threads must be at least 1; it is {self.threads}.")
         problems += check_device(self.device) + check_seed(self.seed)
         return problems
+
+    def _check_micro_batch(self, images: int) -> list[str]:
+        problems = []
+        if images < 2:
+            problems.append(f"micro_batch must be at least 2: batch statistics need it; it is {images}.")
+        elif self.batch_size % images:
+            problems.append(f"micro_batch must divide batch_size ({self.batch_size}); it is {images}.")
+        if self.accumulate > 1:
+            problems.append("micro_batch and accumulate both split a batch: give micro_batch alone, which is exact.")
+        return problems
+
+    @property
+    def micro_batches(self) -> int:
+        """How many parts the encoder takes a batch in."""
+        return 1 if self.micro_batch is None else self.batch_size // self.micro_batch
 
     def run_folder(self) -> Path:
         """Where the run is kept."""

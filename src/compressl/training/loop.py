@@ -97,7 +97,8 @@ def pretrain(
             _record_failure(run, "out of memory", began)
             raise ResourceError(
                 f"Out of memory with --batch-size {settings.batch_size}.",
-                f"Try --batch-size {max(2, settings.batch_size // 2)}, a smaller --encoder.width or --views.size.",
+                f"Try --batch-size {max(2, settings.batch_size // 2)}, a smaller --micro-batch, --encoder.width or "
+                "--views.size.",
             ) from error
     return run
 

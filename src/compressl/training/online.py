@@ -49,7 +49,7 @@ def knn_score(training: Training) -> float | None:
             std=training.card.std,
             device=training.device,
             precision=training.precision,
-            batch_size=settings.batch_size,
+            batch_size=settings.micro_batch or settings.batch_size,
         )
         for chosen in (order[:count], order[count : count + KNN_BANK])
     )

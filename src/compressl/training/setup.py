@@ -16,7 +16,7 @@ from compressl.data import PackedImages, default_cache, open_source, pack, sugge
 from compressl.devices import autocast, environment, free_memory, is_out_of_memory, resolve_device, resolve_precision
 from compressl.errors import CheckpointError, DataError, UsageError
 from compressl.methods import Method, create_method
-from compressl.models import EncoderCard, create_encoder, synchronize
+from compressl.models import EncoderCard, chunked, create_encoder, synchronize
 from compressl.randomness import permutation
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import flatten, to_toml
@@ -92,6 +92,11 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
             f"{f' in {settings.accumulate} passes each' if settings.accumulate > 1 else ''}.",
             f"Choose a --batch-size that is a multiple of {processes * settings.accumulate}.",
         )
+    if settings.micro_batch is not None and settings.micro_batch % processes:
+        raise UsageError(
+            f"A micro-batch of {settings.micro_batch} images cannot be shared by {processes} processes.",
+            f"Choose a --micro-batch that is a multiple of {processes}.",
+        )
     device = distributed.own_device(resolve_device(settings.device))
     precision = resolve_precision(settings.precision, device)
     if settings.threads is not None:
@@ -118,6 +123,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     if len(packed) < settings.batch_size:
         raise _too_few(settings, len(packed))
     _check_alike(settings, packed.fingerprint)
+    encoder = chunked(encoder, settings.micro_batches)  # before there are slow copies of it
     method = create_method(settings.method, encoder, features, settings.seed).to(device)
     synchronize(method)  # the heads too
     if settings.channels_last:
@@ -131,7 +137,9 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         notes.append("With --accumulate, several processes put other images into one pass than a single process does.")
     if settings.compile and processes > 1:
         notes.append("torch.compile is off: it is for one process.")
-    elif settings.compile and (problem := try_compile(method, recipes[0].size, device, precision)):
+    elif settings.compile and (
+        problem := try_compile(method, recipes[0].size, device, precision, images=8 * settings.micro_batches)
+    ):
         notes.append(f"torch.compile is off: {problem}")
     return Training(
         settings=settings,
@@ -184,7 +192,7 @@ def count_features(encoder: nn.Module, size: int) -> int:
     return features.shape[1]
 
 
-def try_compile(method: Method, size: int, device: torch.device, precision: str) -> str | None:
+def try_compile(method: Method, size: int, device: torch.device, precision: str, images: int = 8) -> str | None:
     """Compile the encoder in place; None, or why it runs uncompiled. Its weights and statistics are untouched.
 
     Heads and objective stay as they are: they are small, and the objectives keep tables that a compiler cannot see.
@@ -193,7 +201,7 @@ def try_compile(method: Method, size: int, device: torch.device, precision: str)
     method.encoder.compile()
     try:
         with autocast(device, precision):
-            method.encoder(torch.zeros(8, 3, size, size, device=device)).float().sum().backward()
+            method.encoder(torch.zeros(images, 3, size, size, device=device)).float().sum().backward()
         problem = None
     except Exception as error:  # a compiler can fail in any way, and the run goes on without it
         method.encoder._compiled_call_impl = None
