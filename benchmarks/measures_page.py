@@ -19,6 +19,7 @@ ROWS: tuple[tuple[str, str, float, str], ...] = (  # label, path below a run, fa
     ("kept information, upper bound", "measures/information/representations/{r}/kept/upper", 1, "bits"),
     ("superfluous information, lower bound", "measures/information/representations/{r}/superfluous/lower", 1, "bits"),
     ("superfluous information, upper bound", "measures/information/representations/{r}/superfluous/upper", 1, "bits"),
+    ("residual information above its floor", "measures/information/residual/excess_bits", 1, "bits"),
     ("invariance to views", "measures/geometry/results/{r}/invariance/invariance", 1, ""),
     ("RankMe", "measures/geometry/results/{r}/dimension/rankme", 1, ""),
     ("instance probe", "measures/geometry/results/{r}/instances/linear/accuracy", 100, "%"),
@@ -89,10 +90,10 @@ def attack_rows(run: dict[str, Any]) -> list[tuple[str, str, float, str]]:
 
 def cell(value: Any, factor: float) -> str:
     if isinstance(value, dict) and "value" in value:
-        digits = 1 if factor == 100 else 2
+        digits = 1 if factor == 100 else 2 if abs(value["value"]) > 0.2 else 4
         low, high = (f"{factor * value[end]:.{digits}f}" for end in ("low", "high"))
         return f"{factor * value['value']:.{digits}f} [{low}, {high}]"
-    return f"{factor * value:.2f}" if isinstance(value, int | float) else ""
+    return f"{factor * value:.{2 if abs(value) > 0.2 else 4}f}" if isinstance(value, int | float) else ""
 
 
 def at(record: Any, path: str) -> Any:
@@ -126,7 +127,7 @@ def differences(record: dict[str, Any]) -> list[str]:
 
 def difference(d: dict[str, Any]) -> str:
     e = d["difference"]
-    digits = 1 if d["unit"] == "points" else 3
+    digits = {"points": 1, "bits": 3}.get(d["unit"], 4)
     return f"{e['value']:+.{digits}f} [{e['low']:+.{digits}f}, {e['high']:+.{digits}f}] {d['verdict']}"
 
 
