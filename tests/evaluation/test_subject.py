@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from compressl.evaluation.subject import open_subject
 from compressl.methods import create_method
 from compressl.methods.saved import load_heads, save_heads
 from compressl.models import EncoderCard, create_encoder, save_encoder
+from compressl.models.encoders import import_timm
 from compressl.settings.encoder import EncoderSettings
 from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.methods import BYOLSettings, StochConSettings
@@ -103,3 +106,27 @@ def test_what_is_no_encoder_is_said(tmp_path: Path) -> None:
         open_subject(settings(tmp_path), 32)
     with pytest.raises(CheckpointError, match="random/resnet18"):
         open_subject(settings("resnet18"), 32)
+
+
+def test_a_timm_model_brings_its_own_size_and_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    timm = import_timm()
+    asked: list[EncoderSettings] = []
+
+    def create(given: EncoderSettings, size: int, seed: int = 0) -> torch.nn.Module:
+        asked.append(given)
+        return create_encoder(dataclasses.replace(given, pretrained=False), size, seed)  # a download, else
+
+    monkeypatch.setattr("compressl.evaluation.subject.create_encoder", create)
+    subject = open_subject(settings("timm/resnet18.a1_in1k"), 32)
+    assert asked[0].pretrained
+    config = timm.get_pretrained_cfg("resnet18.a1_in1k")
+    assert (subject.card.size, subject.card.mean) == (config.input_size[-1], tuple(config.mean))
+    assert open_subject(settings("timm/resnet18.a1_in1k", size=64), 32).card.size == 64
+    with pytest.raises(UsageError, match="knows no timm/resnet18_of_nobody"):
+        open_subject(settings("timm/resnet18_of_nobody"), 32)
+
+    file = tmp_path / "timm.safetensors"
+    safetensors.torch.save_file(timm.create_model("resnet18", num_classes=3).state_dict(), file)
+    assert open_subject(settings(file, architecture="timm/resnet18"), 32).card.num_features == 512
