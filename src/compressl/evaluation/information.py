@@ -35,7 +35,7 @@ from compressl.randomness import generator
 KAPPAS = (1.0, 3.0, 10.0, 20.0, 30.0, 50.0, 100.0, 300.0, 1000.0)
 FEWEST = 50  # images: log2 50 = 5.6 bits is the least ceiling of use
 LEVELS = (1.0, 2.0, 4.0)  # kept bits at which the superfluous ones are compared, beside those of a class
-CURVE_IMAGES, PLANE_IMAGES, PLANE_BANK = 1000, 500, 2000
+UNCENTRED_IMAGES, CURVE_IMAGES, PLANE_IMAGES, PLANE_BANK = 2000, 1000, 500, 2000
 
 CENTRED = "von Mises-Fisher about the direction of the features less the mean training features"
 UNCENTRED = "von Mises-Fisher about the direction of the features"
@@ -93,7 +93,8 @@ def _representation(ground: Ground, name: str, rows: Tensor) -> dict[str, Any]:
     if any(point["superfluous_bits"] is None for point in record["superfluous_at"]):
         skipped["superfluous_at"] = "At no concentration of the curve is it certain that so many bits are kept."
     try:
-        own = _split(ground, VonMisesFisherChannel(_directions(views, views, name), kappa), f"{name}: information")
+        few = views[_spread(len(views), UNCENTRED_IMAGES)]
+        own = _split(ground, VonMisesFisherChannel(_directions(few, few, name), kappa), f"{name}: information")
         record["uncentred"] = _figures(own, ground)
     except DataError as error:
         skipped["uncentred"] = str(error)

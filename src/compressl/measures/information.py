@@ -51,7 +51,7 @@ from torch import Tensor
 from compressl.errors import DataError, UsageError
 from compressl.measures.channels import Channel
 
-CHUNK = 1 << 20  # log-densities at a time: bounds memory, whatever N
+CHUNK = 1 << 22  # log-densities at a time: bounds memory, whatever N
 NEAR = 0.1  # nats from its ceiling at which a lower bound is called saturated
 
 
@@ -175,27 +175,34 @@ def densities(channel: Channel, views: int, generator: torch.Generator | None = 
     if images < 2:
         raise DataError("There is one image only.", "A bound of information needs other images to compare it with.")
     z = channel.sample(generator)
-    at_once = max(1, CHUNK // (views * len(channel)))
-    parts = [_part(channel, z, block, views) for block in torch.split(torch.arange(images, device=z.device), at_once)]
+    rows = views * max(1, math.isqrt(CHUNK) // views)  # of whole images
+    blocks = [channel[first : first + rows] for first in range(0, len(channel), rows)]
+    parts = [_part(blocks, number, codes, images, views) for number, codes in enumerate(torch.split(z, rows))]
     own, same, siblings, others = (torch.cat(column) for column in zip(*parts, strict=True))
     if not bool(torch.isfinite(torch.stack([own, same, others])).all()):
         raise DataError("Some log-densities are not finite.", "The channel has numbers too large to compute with.")
     return Densities(own, same, siblings, others)
 
 
-def _part(channel: Channel, z: Tensor, block: Tensor, views: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The densities of some images, [B] -> four of [B, A], of which no one needs more than their rows."""
-    images, here = len(channel) // views, torch.arange(len(block), device=z.device)
-    rows = slice(int(block[0]) * views, (int(block[-1]) + 1) * views)
-    log_e = channel.log_density(z[rows]).view(len(block), views, images, views)  # [B, A, N, A]
-    within = log_e[here, :, block]  # log e(z_ia|v_ib)     [B, A, A]
-    log_e[here, :, block] = -math.inf
-    others = log_e.flatten(2).logsumexp(2) - math.log((images - 1) * views)
+def _part(
+    blocks: Sequence[Channel], number: int, z: Tensor, images: int, views: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The densities of the codes of one block of rows given every block, [B A, D] -> four of [B, A]."""
+    here, others = torch.arange(len(z) // views, device=z.device), z.new_full((len(z),), -math.inf)
+    within = z.new_empty(0)
+    for other, block in enumerate(blocks):
+        log_e = block.log_density(z)  # [B A, B' A]
+        others = others.to(log_e)
+        if other == number:
+            pairs = log_e.view(len(here), views, len(here), views)
+            within = pairs[here, :, here]  # log e(z_ia|v_ib)     [B, A, A]
+            pairs[here, :, here] = -math.inf
+        others = torch.logaddexp(others, log_e.logsumexp(1))
     own = within.diagonal(dim1=1, dim2=2)
     same = within.logsumexp(2) - math.log(views)
     diagonal = torch.eye(views, dtype=torch.bool, device=z.device)
     siblings = within.masked_fill(diagonal, -math.inf).logsumexp(2) - math.log(max(1, views - 1))
-    return own, same, siblings, others
+    return own, same, siblings, others.view(-1, views) - math.log((images - 1) * views)
 
 
 def _with(image: Tensor, others: Tensor) -> Tensor:
