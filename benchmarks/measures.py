@@ -84,12 +84,15 @@ def evaluate(runs: Path, method: str, seed: int, soft_labels: Path | None) -> bo
 
 
 def time_measures(runs: Path, pair: tuple[str, int]) -> None:
-    """The second of two evaluations of all 10,000 test images by every measure that features can be cached for."""
+    """The second of two evaluations of all 10,000 test images by every measure that features can be cached for.
+
+    A ``time.json`` beside the runs is the first of them.
+    """
     out = runs / "time.json"
     words = ["--data", "cifar10", "--images", "10000", "--views", str(VIEWS), "--out", str(out)]
     words += ["--measures", "accuracy", "information", "geometry", "lipschitz", "uncertainty"]
     os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())
-    for _ in range(2):
+    for _ in range(1 if out.exists() else 2):
         if not call("evaluate", str(folder(runs, *pair).path), *words):
             sys.exit(1)
     record, kept = json.loads(out.read_text()), json.loads(RESULT.read_text())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,3 +44,40 @@ def test_every_page_and_picture_has_its_script(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])  # as `python benchmarks/<name>.py` has it
     for name in ("knn", "methods_page", "step_time", "target"):
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="imported")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("views", [], "devices"),
+        ("step", ["--device", "cpu"], "rows"),
+        ("scaling", [], "stores"),
+        ("gpu", ["--device", "cpu"], "parts"),
+    ],
+)
+def test_each_benchmark_of_speed_runs_and_has_a_section(
+    name: str, options: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / f"{name}.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--tiny", "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert record[part]
+    assert record["environment"]["threads"] == 1
+    if name == "gpu":
+        assert {key: value["error"] for key, value in record["parts"].items() if "error" in value} == {}
+        assert record["parts"]["resume"]["resumed_is_the_same"]
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    page = runpy.run_path(str(FOLDER / "speed_page.py"), run_name="imported")["render"]
+    found = page((FOLDER.parent / "docs" / "speed.md").read_text(), tmp_path)
+    assert record["command"] in found
+    assert found.count("Not measured yet.") == 3
+
+
+def test_the_benchmark_of_a_gpu_says_that_there_is_none() -> None:
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(FOLDER / "gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=hidden)
+    assert done.returncode == 2
+    assert done.stdout == "There is no CUDA device here: torch.cuda.is_available() is False.\n"
