@@ -236,7 +236,7 @@ def concentration_for(dim: int, orthogonal_bits: float) -> float:
     kappa A_d(kappa) = orthogonal_bits log 2. A stated channel is then as sharp in any dimension (ours).
 
     >>> [round(concentration_for(dim, 10.0), 1) for dim in (3, 128, 512)]
-    [7.9, 30.4, 59.8]
+    [7.9, 30.6, 60.0]
     """
     nats = orthogonal_bits * math.log(2)
     low, high = 0.0, nats + math.sqrt(nats * dim) + dim  # above: A_d(kappa) >= kappa / (d + kappa)
