@@ -171,11 +171,7 @@ class Ground:
             else:
                 parts = self._key(name, images, images.indices, "central view")
                 found = self._cache.get(parts, lambda: self._all_features(name, module, split)).to(self.device)
-            if not bool(torch.isfinite(found).all()):
-                raise DataError(
-                    f"The {name} gives features that are not finite.", "The training diverged; pretrain again."
-                )
-            self._memory[memory] = found
+            self._memory[memory] = _finite(found, name)
         return self._memory[memory]
 
     def features_of(self, module: nn.Module, split: str, rows: Tensor) -> Tensor:
@@ -212,11 +208,7 @@ class Ground:
                 return self._encode_views(lambda x: self.encode(name, x), f"{name}: views", split, rows, copies, recipe)
 
             found = compute() if self.modules[name] is None else self._cache.get(parts, compute).to(self.device)
-            if not bool(torch.isfinite(found).all()):
-                raise DataError(
-                    f"The {name} gives features that are not finite.", "The training diverged; pretrain again."
-                )
-            self._memory[memory] = found
+            self._memory[memory] = _finite(found, name)
         return self._memory[memory]
 
     def view_features_of(self, module: nn.Module, split: str, rows: Tensor, copies: int) -> Tensor:
@@ -256,10 +248,6 @@ class Ground:
             for epoch in range(-(-copies // len(recipes))):
                 drawn += views(batch, shapes, torch.from_numpy(indices), epoch, normalized=False)
             yield torch.stack(drawn[:copies], 1)
-
-    def forget(self) -> None:
-        """Free the memory that features take; those on disk stay."""
-        self._memory.clear()
 
     def copy_of(self, name: str) -> nn.Module:
         """An encoder to change at will.
@@ -309,3 +297,14 @@ class Ground:
         card = {k: v for k, v in asdict(self.card).items() if k in ("size", "mean", "std")}
         place = f"{self.device.type} {self.settings.precision}"
         return (self._weights[name], transform, str(card), images.packed.fingerprint, hash_of_rows(indices), place)
+
+
+def _finite(features: Tensor, name: str) -> Tensor:
+    """The features, if they can be measured.
+
+    Raises:
+        DataError: they cannot.
+    """
+    if not bool(torch.isfinite(features).all()):
+        raise DataError(f"The {name} gives features that are not finite.", "The training diverged; pretrain again.")
+    return features
