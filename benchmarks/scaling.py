@@ -82,8 +82,8 @@ def write_sparse(cache: Path, count: int) -> None:
     about = {
         "version": disk.VERSION,
         "images_bytes": (store / "images.npy").stat().st_size,
-        "images_sampled_sha256": disk._sampled_hash(store / "images.npy"),
-        "geometry_sha256": disk._hash((store / "geometry.npy").read_bytes()),
+        "images_sampled_sha256": disk.sampled_hash(store / "images.npy"),
+        "geometry_sha256": disk.file_hash(store / "geometry.npy"),
         "unreadable": [],
     }
     (store / "store.json").write_text(json.dumps(about))

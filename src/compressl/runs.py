@@ -154,7 +154,7 @@ def lock(path: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(error, file, 0) from error
     with handle:
-        if not _take(handle.fileno()):
+        if not take_lock(handle.fileno()):
             handle.seek(0)
             raise CheckpointError(
                 f"{path} is in use by {handle.read() or 'another process'}.", "Wait for it, or give another --out."
@@ -172,7 +172,7 @@ def lock(path: Path) -> Iterator[None]:
                     path.rmdir()
 
 
-def _take(descriptor: int) -> bool:
+def take_lock(descriptor: int) -> bool:
     """Lock an open file for this process alone, if nobody else has."""
     try:
         if sys.platform == "win32":

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -108,27 +107,28 @@ class TestOnDisk:
         assert not (tmp_path / "c").exists()
 
     @pytest.mark.parametrize(
-        "damage",
+        ("damage", "again"),
         [
-            lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
-            lambda folder: flip(folder / "images.npy", 20),
-            lambda folder: flip(folder / "images.npy", 5000),
-            lambda folder: flip(folder / "geometry.npy", -1),
-            lambda folder: (folder / "geometry.npy").unlink(),
-            lambda folder: edit(folder, version=99),
-            lambda folder: edit(folder, unreadable=7),
-            lambda folder: (folder / "store.json").write_text("{"),
-            lambda folder: (folder / "store.json").write_text("[]"),
-            lambda folder: (folder / "store.json").unlink(),
+            (lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]), 10),
+            (lambda folder: flip(folder / "images.npy", 20), 10),
+            (lambda folder: flip(folder / "images.npy", 5000), 10),
+            (lambda folder: flip(folder / "geometry.npy", -1), 10),
+            (lambda folder: (folder / "geometry.npy").unlink(), 10),
+            (lambda folder: edit(folder, version=99), 0),  # the journal says what the bytes are
+            (lambda folder: edit(folder, unreadable=7), 0),
+            (lambda folder: (folder / "store.json").write_text("{"), 0),
+            (lambda folder: (folder / "store.json").write_text("[]"), 0),
+            (lambda folder: (folder / "store.json").unlink(), 0),
+            (lambda folder: (edit(folder, version=1), (folder / "journal.jsonl").unlink()), 10),
         ],
     )
-    def test_damage_is_found_and_mended(self, damage, tmp_path: Path, make_folder, on_disk) -> None:
+    def test_damage_is_found_and_mended(self, damage, again, tmp_path: Path, make_folder, on_disk) -> None:
         source = FolderSource(make_folder(tmp_path / "pets", {"cats": 5, "dogs": 5}))
         good = np.array(pack(source, view_size=16, cache=tmp_path / "c").images)
         damage(next((tmp_path / "c").iterdir()))
         mended = pack(source, view_size=16, cache=tmp_path / "c")
         assert "were damaged" in mended.note
-        assert "made again" in mended.note
+        assert mended.note.endswith(f"{again} of 10 images were decoded again.")
         np.testing.assert_array_equal(mended.images, good)
         assert pack(source, view_size=16, cache=tmp_path / "c").note == ""
         assert len(list((tmp_path / "c").iterdir())) == 1
@@ -142,42 +142,6 @@ class TestOnDisk:
             pack(source, view_size=16, cache=tmp_path / "c", progress=lambda *step: blocks.append(step))
         assert blocks == []
         assert list((tmp_path / "c").iterdir()) == []
-
-    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-    def test_a_disk_that_fills_up_leaves_nothing_behind(
-        self, code: int, tmp_path: Path, make_folder, on_disk, monkeypatch
-    ) -> None:
-        source = FolderSource(make_folder(tmp_path / "pets", {"cats": 3}))
-
-        def full(*arguments, **options) -> None:
-            raise OSError(code, "cannot write")
-
-        monkeypatch.setattr(np, "save", full)
-        with pytest.raises(ResourceError, match="COMPRESSL_CACHE"):
-            pack(source, view_size=16, cache=tmp_path / "c")
-        assert list((tmp_path / "c").iterdir()) == []
-
-    def test_an_interruption_leaves_nothing_behind(self, tmp_path: Path, make_folder, on_disk) -> None:
-        source = FolderSource(make_folder(tmp_path / "pets", {"cats": 40}))
-
-        def stop(done: int, total: int) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            pack(source, view_size=16, cache=tmp_path / "c", progress=stop)
-        assert list((tmp_path / "c").iterdir()) == []
-
-    def test_another_process_may_be_faster(self, tmp_path: Path, make_folder, on_disk) -> None:
-        source = FolderSource(make_folder(tmp_path / "pets", {"cats": 40}))
-        others = []
-
-        def race(done: int, total: int) -> None:
-            if done == total and not others:
-                others.append(pack(source, view_size=16, cache=tmp_path / "c"))
-
-        ours = pack(source, view_size=16, cache=tmp_path / "c", progress=race)
-        np.testing.assert_array_equal(ours.images, others[0].images)
-        assert len(list((tmp_path / "c").iterdir())) == 1
 
     def test_the_default_folder(self, monkeypatch, tmp_path: Path) -> None:
         monkeypatch.setenv("COMPRESSL_CACHE", str(tmp_path))

@@ -1,7 +1,7 @@
 """Images: where they come from, the packed store they are decoded into once, and the loader that feeds a device."""
 
 from compressl.data.arrays import ArraySource
-from compressl.data.cache import default_cache
+from compressl.data.cache import Damaged, default_cache, verify
 from compressl.data.decode import LIMITS, Limits, UnreadableImage, decode, decode_squashed, probe
 from compressl.data.digits import DigitsSource
 from compressl.data.folder import FolderSource
@@ -17,6 +17,7 @@ __all__ = [
     "ArraySource",
     "Batch",
     "Batches",
+    "Damaged",
     "DigitsSource",
     "FolderSource",
     "Limits",
@@ -36,4 +37,5 @@ __all__ = [
     "probe",
     "side_for",
     "suggest_view_size",
+    "verify",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,6 +41,7 @@ class Block:
     images: Pixels
     geometry: NDArray[np.int32]
     unreadable: list[tuple[int, str]]
+    digest: bytes  # of images and geometry, by :func:`digest_of`
 
 
 def plan(source: Source, side: int) -> tuple[tuple[int, int], bool]:
@@ -50,7 +52,7 @@ def plan(source: Source, side: int) -> tuple[tuple[int, int], bool]:
     """
     keep = max(KEPT_SIDE, side)
     sizes: set[tuple[int, int]] = set()
-    for found in _in_order(lambda start, stop: _sizes(source, start, stop), len(source)):
+    for found in in_order(lambda start, stop: _sizes(source, start, stop), blocks(0, len(source))):
         sizes |= found
         if any(max(size) > keep for size in sizes):
             return (side, side), False
@@ -74,9 +76,29 @@ def suggest_view_size(source: Source) -> int:
     return 96 if side < 192 else 224
 
 
-def unpack(source: Source, shape: tuple[int, int], exact: bool) -> Iterator[Block]:
-    """The source in blocks, in order; few of them are in memory at a time."""
-    return _in_order(lambda start, stop: _block(source, start, stop, shape, exact), len(source))
+def unpack(
+    source: Source, shape: tuple[int, int], exact: bool, ranges: Iterable[tuple[int, int]] | None = None
+) -> Generator[Block]:
+    """The source, or some ranges of it, in blocks, in order; few of them are in memory at a time."""
+    wanted = [(0, len(source))] if ranges is None else ranges
+    each = (block for start, stop in wanted for block in blocks(start, stop))
+    return in_order(lambda start, stop: _block(source, start, stop, shape, exact), each)
+
+
+def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """A range of entries in parts of :data:`BLOCK`.
+
+    >>> list(blocks(32, 100))
+    [(32, 64), (64, 96), (96, 100)]
+    """
+    return ((first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK))
+
+
+def digest_of(images: Pixels, geometry: NDArray[np.int32]) -> bytes:
+    """SHA-256 of packed pixels, followed by their geometry."""
+    total = hashlib.sha256(images.data)
+    total.update(geometry.data)
+    return total.digest()
 
 
 def _sizes(source: Source, start: int, stop: int) -> set[tuple[int, int]]:
@@ -96,18 +118,22 @@ def _block(source: Source, start: int, stop: int, shape: tuple[int, int], exact:
     unreadable = []
     for index in range(start, stop):
         try:
-            pixels, size = _read(source, index, shape, exact)
+            images[index - start], geometry[index - start] = read(source, index, shape, exact)
         except UnreadableImage as error:
             unreadable.append((index, str(error)))
-        except OSError as error:
-            unreadable.append((index, error.strerror or str(error)))
-        else:
-            images[index - start], geometry[index - start] = pixels, size
-    return Block(start, stop, images, geometry, unreadable)
+    return Block(start, stop, images, geometry, unreadable, digest_of(images, geometry))
 
 
-def _read(source: Source, index: int, shape: tuple[int, int], exact: bool) -> tuple[Pixels, tuple[int, int]]:
-    data = source.read(index)
+def read(source: Source, index: int, shape: tuple[int, int], exact: bool) -> tuple[Pixels, tuple[int, int]]:
+    """One image as it is packed, uint8 [H, W, 3], and its true (height, width).
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    try:
+        data = source.read(index)
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
     if isinstance(data, bytes) and not exact:
         return decode_squashed(data, shape[0])
     pixels = decode(data) if isinstance(data, bytes) else data
@@ -119,17 +145,21 @@ def _read(source: Source, index: int, shape: tuple[int, int], exact: bool) -> tu
     return pixels, size
 
 
-def _in_order(work: Callable[[int, int], T], count: int) -> Iterator[T]:
-    """``work(start, stop)`` of each block in threads; the results in order, with a bounded number of them waiting."""
-    workers = min(
-        MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="compressl-decode")
+def workers() -> int:
+    """Threads that decode at the same time."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, allowed)
+
+
+def in_order(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> Generator[T]:
+    """``work(start, stop)`` of each range in threads; the results in order, with a bounded number of them waiting."""
+    count = workers()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="compressl-decode")
     waiting: deque[Future[T]] = deque()
     try:
-        for start in range(0, count, BLOCK):
-            waiting.append(pool.submit(work, start, min(start + BLOCK, count)))
-            if len(waiting) > 2 * workers:
+        for start, stop in ranges:
+            waiting.append(pool.submit(work, start, stop))
+            if len(waiting) > 2 * count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressl.data import cache as disk
+from compressl.data import writing
 from compressl.data.decode import Pixels
+from compressl.data.journal import Layout
 from compressl.data.packing import Contents, plan, unpack
 from compressl.data.source import Labels, Source, Subset
 from compressl.errors import DataError
@@ -98,14 +100,15 @@ def pack(
     progress: Progress | None = None,
     max_unreadable: float = MAX_UNREADABLE,
 ) -> PackedImages:
-    """Decode a source, or reuse the copy that an earlier call left in ``cache``.
+    """Decode a source, or reuse the copy that an earlier call left in ``cache``; a copy that is not complete, or
+    damaged, is completed.
 
     Stores of less than 64 MiB, and all of them with ``cache=None``, stay in memory. ``progress(done, total)`` is
     called from this thread as images are decoded.
 
     Raises:
         DataError: for fewer than two images, or more unreadable ones than ``max_unreadable`` of them.
-        ResourceError: if the disk has no room for the store.
+        ResourceError: if the disk has no room for the store; what is packed by then is kept for the next call.
 
     >>> from compressl.data.arrays import ArraySource
     >>> packed = pack(ArraySource(np.zeros((3, 8, 8), np.uint8)), view_size=8, cache=None)
@@ -120,19 +123,19 @@ def pack(
     side = side_for(view_size)
     fingerprint = source.fingerprint()
     folder = None if cache is None else disk.folder(cache, source.name, fingerprint, side)
-    note, contents = "", None
     if folder is not None and folder.exists():
         try:
-            contents = disk.load(folder, len(source))
-        except disk.Damaged as error:
-            note = f"The packed images in {folder} were damaged ({error}) and were made again."
-    if contents is None:
-        shape, exact = plan(source, side)
-        size = len(source) * shape[0] * shape[1] * 3
-        if folder is None or size < IN_MEMORY_BYTES:
-            contents = _in_memory(source, shape, exact, progress)
-        else:
-            contents = disk.write(folder, source, shape, exact, progress)
+            return _packed(source, fingerprint, disk.load(folder, len(source)), max_unreadable, "")
+        except disk.Damaged:
+            pass  # it is mended below, and the note says why
+    layout = None if folder is None else writing.begun(folder, fingerprint)
+    if layout is None:
+        (height, width), exact = plan(source, side)
+        layout = Layout(fingerprint, len(source), height, width, exact)
+    if folder is None or layout.nbytes < IN_MEMORY_BYTES:
+        contents, note = _in_memory(source, layout, progress), ""
+    else:
+        contents, note = writing.write(folder, source, layout, progress)
     return _packed(source, fingerprint, contents, max_unreadable, note)
 
 
@@ -145,11 +148,11 @@ def side_for(view_size: int) -> int:
     return -(-8 * view_size // (7 * 16)) * 16
 
 
-def _in_memory(source: Source, shape: tuple[int, int], exact: bool, progress: Progress | None) -> Contents:
-    images = np.empty((len(source), *shape, 3), dtype=np.uint8)
+def _in_memory(source: Source, layout: Layout, progress: Progress | None) -> Contents:
+    images = np.empty((len(source), *layout.shape, 3), dtype=np.uint8)
     geometry = np.empty((len(source), 2), dtype=np.int32)
     unreadable = []
-    for block in unpack(source, shape, exact):
+    for block in unpack(source, layout.shape, layout.exact):
         images[block.start : block.stop] = block.images
         geometry[block.start : block.stop] = block.geometry
         unreadable += block.unreadable
@@ -171,18 +174,19 @@ def _packed(source: Source, fingerprint: str, contents: Contents, max_unreadable
             f"{max_unreadable:.0%} tolerated: {listed}{more}.",
             "Mend or remove them; `compressl pretrain` takes --data.max-unreadable to tolerate more.",
         )
-    rows = _replacement(readable, source.name)
+    origin = np.arange(count, dtype=np.int64)
+    rows = _replacement(readable, source.name) if named else origin
     return PackedImages(
         images=contents.images,
         rows=rows,
-        geometry=contents.geometry[rows],
+        geometry=contents.geometry[rows] if named else contents.geometry,
         readable=readable,
-        labels=None if source.labels is None else source.labels[rows],
+        labels=source.labels[rows] if source.labels is not None and named else source.labels,
         class_names=source.class_names,
         unreadable=named,
         fingerprint=fingerprint,
         source=source,
-        origin=np.arange(count, dtype=np.int64),
+        origin=origin,
         note=note,
     )
 
