@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from compressl import randomness
-from compressl.data.decode import Pixels
+from compressl.data.on_demand import OnDemand
 from compressl.data.store import PackedImages
 from compressl.errors import DataError, ResourceError, UsageError
 
+_DECODED_AHEAD = 4  # batches that wait where images are decoded on demand, which takes now longer, now shorter
 _POLL = 0.1  # seconds after which the gathering thread looks whether it is still wanted
 
 
@@ -41,7 +44,7 @@ class Batches(Iterator[Batch]):
     thread; leaving a ``with`` block, exhausting the iterator or dropping it does too.
     """
 
-    def __init__(self, make: Callable[[int], Batch], steps: range, device: torch.device, ahead: bool) -> None:
+    def __init__(self, make: Callable[[int], Batch], steps: range, device: torch.device, ahead: int) -> None:
         self.waited = 0.0
         self._steps = iter(steps)
         self._make = make
@@ -49,7 +52,7 @@ class Batches(Iterator[Batch]):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if ahead and len(steps):
-            self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=1)
+            self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
             arguments = (make, steps, self._queue, self._stop)
             self._thread = threading.Thread(target=_gather_ahead, args=arguments, name="compressl-batches", daemon=True)
             self._thread.start()
@@ -107,11 +110,12 @@ def batches(
     An epoch is ``len(packed) // batch_size`` steps over a permutation of its own; what is left over is dropped.
     ``batch_size`` counts the images of all processes: rank r of w takes rows ``r * b .. (r + 1) * b - 1`` of each
     batch, b = batch_size / w. With ``resident`` all images are put on the device once; otherwise a thread gathers
-    one batch ahead.
+    one batch ahead, or a few where images are decoded on demand.
 
     Raises:
         DataError: if there are fewer images than a batch holds.
-        UsageError: if the processes cannot share a batch evenly.
+        UsageError: if the processes cannot share a batch evenly, or images that are decoded on demand are to be
+            resident.
         ResourceError: if the resident images do not fit on the device.
 
     >>> import numpy as np
@@ -139,7 +143,8 @@ def batches(
         epoch, indices = positions(step)
         return gather(step, epoch, indices)
 
-    return Batches(make, range(start_step, total_steps), device, ahead=not resident)
+    ahead = 0 if resident else _DECODED_AHEAD if packed.on_demand else 1
+    return Batches(make, range(start_step, total_steps), device, ahead)
 
 
 def order(
@@ -164,9 +169,14 @@ def order(
 
 
 def _resident(packed: PackedImages, device: torch.device) -> Callable[[int, int, Tensor], Batch]:
+    if isinstance(packed.images, OnDemand):
+        raise UsageError(
+            "Images that are decoded on demand cannot be kept on the device.",
+            "Pack them (--data.pack yes), or leave them where they are (--data.device no).",
+        )
     try:
         images = _tensor(packed.images).to(device)
-        rows, geometry = torch.from_numpy(packed.rows).to(device), torch.from_numpy(packed.geometry).to(device)
+        rows, geometry = _tensor(packed.rows).to(device), _tensor(packed.geometry).to(device)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"The {packed.images.nbytes / 1e9:.1f} GB of packed images do not fit on {device}.",
@@ -211,6 +221,6 @@ def _each(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
     return Batch(move(batch.images), move(batch.geometry), move(batch.indices), batch.epoch, batch.step)
 
 
-def _tensor(images: Pixels) -> Tensor:
-    array = np.asarray(images)
+def _tensor(values: NDArray[Any]) -> Tensor:
+    array = np.asarray(values)
     return torch.from_numpy(array if array.flags.writeable else array.copy())  # torch cannot hold what is read-only

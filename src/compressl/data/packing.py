@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from compressl.data.decode import Pixels, UnreadableImage, decode, decode_squashed, probe, squash
 from compressl.data.source import Source
+from compressl.errors import DataError
 
 KEPT_SIDE = 64  # images of one size up to here are kept as they are
 BLOCK = 32  # images that a thread decodes at a time
+_SHOWN = 5  # unreadable images that a message lists
 MAX_WORKERS = 16  # with a block each: neighbouring row groups of a Parquet file are open at once, not all of them
 
 T = TypeVar("T")
@@ -143,6 +145,17 @@ def read(source: Source, index: int, shape: tuple[int, int], exact: bool) -> tup
     if size != shape:  # the file was exchanged after its header was read
         raise UnreadableImage(f"it is {size[1]} x {size[0]} pixels, unlike its header's {shape[1]} x {shape[0]}")
     return pixels, size
+
+
+def too_many_unreadable(source: Source, found: list[tuple[int, str]], tolerated: float) -> DataError:
+    """The sentence for a source of which more than a share is unreadable; ``found`` is (index, reason) of each."""
+    listed = "; ".join(f"{source.describe(index)}: {reason}" for index, reason in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return DataError(
+        f"{len(found)} of the {len(source)} images of {source.name} are unreadable, more than the "
+        f"{tolerated:.0%} tolerated: {listed}{more}.",
+        "Mend or remove them; `compressl pretrain` takes --data.max-unreadable to tolerate more.",
+    )
 
 
 def workers() -> int:

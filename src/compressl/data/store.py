@@ -8,9 +8,11 @@ can be drawn in original pixels and no shape is lost.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,13 @@ from compressl.data import cache as disk
 from compressl.data import writing
 from compressl.data.decode import Pixels
 from compressl.data.journal import Layout
-from compressl.data.packing import Contents, plan, unpack
+from compressl.data.on_demand import OnDemand
+from compressl.data.packing import Contents, plan, too_many_unreadable, unpack
 from compressl.data.source import Labels, Source, Subset
 from compressl.errors import DataError
 
 MAX_UNREADABLE = 0.01  # share of the images that may be unreadable before the work stops
 IN_MEMORY_BYTES = 64 * 2**20  # a smaller store is not worth a place on disk
-_SHOWN = 5  # unreadable images that a message lists
 
 Progress = Callable[[int, int], None]
 
@@ -36,9 +38,9 @@ class PackedImages:
     wrapping around, and takes its geometry and label, so that pixels, shape and label always belong together.
     """
 
-    images: Pixels  # uint8 [M, S, S, 3] or [M, H, W, 3], in memory or mapped from disk
+    images: Pixels | OnDemand  # uint8 [M, S, S, 3] or [M, H, W, 3]: in memory, mapped from disk, or decoded when asked
     rows: NDArray[np.int64]  # [N], in 0..M-1
-    geometry: NDArray[np.int32]  # [N, 2]: original height and width in pixels
+    geometry: NDArray[np.int32]  # [N, 2]: original height and width in pixels; zeros where images are not yet decoded
     readable: NDArray[np.bool_]  # [N]
     labels: Labels | None  # int64 [N]
     class_names: list[str] | None
@@ -51,12 +53,19 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def on_demand(self) -> bool:
+        """Whether images are decoded each time they are asked for."""
+        return isinstance(self.images, OnDemand)
+
     def name(self, index: int) -> str:
         """What to call entry ``index`` in a message."""
         return self.source.describe(int(self.origin[index]))
 
     def gather(self, indices: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int32]]:
         """Copies of some entries: images uint8 [B, H, W, 3] and geometry int32 [B, 2]."""
+        if isinstance(self.images, OnDemand):
+            return self.images.gather(self.rows, indices)
         return np.asarray(self.images[self.rows[indices]]), self.geometry[indices]
 
     def subset(self, indices: NDArray[np.int64]) -> PackedImages:
@@ -99,10 +108,13 @@ def pack(
     cache: Path | None,
     progress: Progress | None = None,
     max_unreadable: float = MAX_UNREADABLE,
+    keep: Literal["auto", "yes", "no"] = "yes",
 ) -> PackedImages:
     """Decode a source, or reuse the copy that an earlier call left in ``cache``; a copy that is not complete, or
     damaged, is completed.
 
+    With ``keep="no"`` nothing is kept: images are decoded each time they are asked for, to the same bits
+    (:class:`compressl.data.on_demand.OnDemand`). "auto" does so where the disk has no room, and the note says it.
     Stores of less than 64 MiB, and all of them with ``cache=None``, stay in memory. ``progress(done, total)`` is
     called from this thread as images are decoded.
 
@@ -123,15 +135,24 @@ def pack(
     side = side_for(view_size)
     fingerprint = source.fingerprint()
     folder = None if cache is None else disk.folder(cache, source.name, fingerprint, side)
-    if folder is not None and folder.exists():
-        try:
+    if keep != "no" and folder is not None and folder.exists():
+        with contextlib.suppress(disk.Damaged):  # it is mended below, and the note says why
             return _packed(source, fingerprint, disk.load(folder, len(source)), max_unreadable, "")
-        except disk.Damaged:
-            pass  # it is mended below, and the note says why
     layout = None if folder is None else writing.begun(folder, fingerprint)
     if layout is None:
         (height, width), exact = plan(source, side)
         layout = Layout(fingerprint, len(source), height, width, exact)
+    if keep == "no":
+        return _on_demand(source, layout, max_unreadable, "")
+    if keep == "auto" and folder is not None and layout.nbytes >= IN_MEMORY_BYTES:
+        needed, free = writing.room(folder, layout)
+        if needed > free:
+            note = (
+                f"The packed images of {source.name} would take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+                f"free in {folder.parent}: they are decoded again in every epoch, which is slower. To pack them, free "
+                "some space or name another folder with --data.cache."
+            )
+            return _on_demand(source, layout, max_unreadable, note)
     if folder is None or layout.nbytes < IN_MEMORY_BYTES:
         contents, note = _in_memory(source, layout, progress), ""
     else:
@@ -161,19 +182,30 @@ def _in_memory(source: Source, layout: Layout, progress: Progress | None) -> Con
     return Contents(images, geometry, unreadable)
 
 
+def _on_demand(source: Source, layout: Layout, max_unreadable: float, note: str) -> PackedImages:
+    every = np.arange(len(source), dtype=np.int64)
+    return PackedImages(
+        images=OnDemand(source, layout, max_unreadable),
+        rows=every,
+        geometry=np.broadcast_to(np.zeros(2, dtype=np.int32), (len(source), 2)),
+        readable=np.ones(len(source), dtype=np.bool_),
+        labels=source.labels,
+        class_names=source.class_names,
+        unreadable=[],
+        fingerprint=layout.fingerprint,
+        source=source,
+        origin=every,
+        note=note,
+    )
+
+
 def _packed(source: Source, fingerprint: str, contents: Contents, max_unreadable: float, note: str) -> PackedImages:
     count = len(source)
     readable = np.ones(count, dtype=np.bool_)
     readable[[index for index, _ in contents.unreadable]] = False
     named = [(source.describe(index), reason) for index, reason in contents.unreadable]
     if len(named) > max_unreadable * count or not readable.any():
-        listed = "; ".join(f"{name}: {reason}" for name, reason in named[:_SHOWN])
-        more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        raise DataError(
-            f"{len(named)} of the {count} images of {source.name} are unreadable, more than the "
-            f"{max_unreadable:.0%} tolerated: {listed}{more}.",
-            "Mend or remove them; `compressl pretrain` takes --data.max-unreadable to tolerate more.",
-        )
+        raise too_many_unreadable(source, contents.unreadable, max_unreadable)
     origin = np.arange(count, dtype=np.int64)
     rows = _replacement(readable, source.name) if named else origin
     return PackedImages(

@@ -30,6 +30,9 @@ class DataSettings:
     """Use the first N images of a random order only."""
     cache: Path | None = None
     """Where decoded images are packed. Default: $COMPRESSL_CACHE, else ~/.cache/compressl."""
+    pack: Literal["auto", "yes", "no"] = "auto"
+    """Decode all images once and keep them in the cache. auto: where the disk has room. no: decode them again in every
+    epoch, to the same result."""
     max_unreadable: float = 0.01
     """Share of unreadable images that are replaced and named; above it the run stops."""
     device: Literal["auto", "yes", "no"] = "auto"
@@ -43,6 +46,8 @@ class DataSettings:
             problems.append(f"data.limit must be at least 2; it is {self.limit}.")
         if not 0 <= self.max_unreadable < 1:
             problems.append(f"data.max_unreadable lies between 0 and 1; it is {self.max_unreadable}.")
+        if self.pack == "no" and self.device == "yes":
+            problems.append("data.device = yes needs packed images: it does not go with data.pack = no.")
         return problems
 
 
@@ -112,6 +117,9 @@ class PretrainSettings:
     """Memory layout of the convolutions."""
     compile: bool = False
     """torch.compile the encoder; falls back with a sentence where that fails."""
+    deterministic: bool = True
+    """On a GPU, take only kernels that give the same bits each time. --no-deterministic: cuDNN tries them all and takes
+    the fastest."""
     threads: int | None = None
     """CPU threads. Default: torch's choice. Resuming to the bit needs the same number."""
     log_every: int = 10
