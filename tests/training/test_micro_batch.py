@@ -17,33 +17,15 @@ from compressl.errors import CheckpointError, NumericsError, UsageError
 from compressl.methods.cbyol import CBYOL
 from compressl.methods.simclr import SimCLR
 from compressl.models import load_encoder
-from compressl.runs import RunFolder
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.views import ViewsSettings
-from compressl.training import checkpoint, loop
+from compressl.training import loop
 from compressl.training.loop import pretrain
 from compressl.training.setup import prepare
 
+from .interruptions import Killed, assert_same_runs, end, kill_after
+
 Make = Callable[..., PretrainSettings]
-
-
-class Killed(BaseException):
-    """Nothing in the loop may catch this: the process is gone."""
-
-
-def _kill_after(steps: int) -> Callable[[int], None]:
-    def after_step(step: int) -> None:
-        if step == steps:
-            raise Killed
-
-    return after_step
-
-
-def _end(run: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    loaded = checkpoint.load_newest(run / "checkpoints")
-    assert loaded is not None
-    lines = [{k: v for k, v in line.items() if k != "time"} for line in RunFolder(run).read_metrics()]
-    return loaded.state["method"], lines
 
 
 @pytest.mark.parametrize(
@@ -58,19 +40,16 @@ def _end(run: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
 def test_it_resumes_to_the_bit(make: Make, tmp_path: Path, fields: dict[str, Any]) -> None:
     pretrain(make(out="whole", micro_batch=4, **fields))
     with pytest.raises(Killed):
-        pretrain(make(out="parts", micro_batch=4, **fields), after_step=_kill_after(6))
+        pretrain(make(out="parts", micro_batch=4, **fields), after_step=kill_after(6))
     pretrain(make(out="parts", micro_batch=4, **fields))
-    (state, lines), (other, other_lines) = _end(tmp_path / "whole"), _end(tmp_path / "parts")
-    assert lines == other_lines
-    assert state.keys() == other.keys()
-    assert all(torch.equal(state[name], other[name]) for name in state)
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_micro_batch_of_the_whole_batch_is_none(make: Make, tmp_path: Path) -> None:
     for out, images in (("none", None), ("all", 16), ("part", 8)):
         pretrain(make(out=out, micro_batch=images, epochs=1))
-    (none, lines), (everything, other_lines), (_, part_lines) = (_end(tmp_path / o) for o in ("none", "all", "part"))
-    assert all(torch.equal(none[name], everything[name]) for name in none)
+    (none, lines), (everything, other_lines), (_, part_lines) = (end(tmp_path / o) for o in ("none", "all", "part"))
+    assert all(torch.equal(value, everything["method"][name]) for name, value in none["method"].items())
     assert lines == other_lines != part_lines  # batch norm sees other images together
     encoder, _ = load_encoder(tmp_path / "part")
     assert encoder(torch.zeros(3, 3, 16, 16)).shape[0] == 3
@@ -78,7 +57,7 @@ def test_a_micro_batch_of_the_whole_batch_is_none(make: Make, tmp_path: Path) ->
 
 def test_another_micro_batch_is_another_run(make: Make) -> None:
     with pytest.raises(Killed):
-        pretrain(make(micro_batch=4), after_step=_kill_after(5))
+        pretrain(make(micro_batch=4), after_step=kill_after(5))
     with pytest.raises(CheckpointError, match=r"micro_batch was 4 and is 8"):
         pretrain(make(micro_batch=8))
 
@@ -132,7 +111,7 @@ def test_a_collapse_is_seen(make: Make, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_compiled_encoder_has_the_same_gradient(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, backend="aot_eager", **options))
     views = [torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(v)) for v in range(2)]
     gradients = []
     for choice in (False, True):

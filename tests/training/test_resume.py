@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,60 +23,18 @@ from compressl.settings.toml import to_toml
 from compressl.training import checkpoint
 from compressl.training.loop import pretrain
 
+from .interruptions import Killed, assert_same_runs, kill_after
+
 Make = Callable[..., PretrainSettings]
-
-
-class Killed(BaseException):
-    """Nothing in the loop may catch this: the process is gone."""
-
-
-def _kill_after(steps: int) -> Callable[[int], None]:
-    def after_step(step: int) -> None:
-        if step == steps:
-            raise Killed
-
-    return after_step
-
-
-def _end(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The last state and the metrics without what depends on the clock."""
-    loaded = checkpoint.load_newest(run / "checkpoints")
-    assert loaded is not None
-    lines = [{k: v for k, v in line.items() if k != "time"} for line in RunFolder(run).read_metrics()]
-    return loaded.state, lines
-
-
-def _assert_same(a: Any, b: Any, where: str = "state") -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for name in a:
-            if name not in ("environment", "config"):
-                _assert_same(a[name], b[name], f"{where}.{name}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            _assert_same(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
-
-
-def _assert_same_runs(a: Path, b: Path) -> None:
-    state, lines = _end(a)
-    other, other_lines = _end(b)
-    _assert_same(state, other)
-    assert lines == other_lines
-    assert (a / "encoder.safetensors").read_bytes() == (b / "encoder.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("steps", range(1, 13))
 def test_interrupted_after_any_step(make: Make, tmp_path: Path, steps: int) -> None:
     pretrain(make(out="whole"))
     with pytest.raises(Killed):
-        pretrain(make(out="parts"), after_step=_kill_after(steps))
+        pretrain(make(out="parts"), after_step=kill_after(steps))
     pretrain(make(out="parts"))
-    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -88,26 +45,26 @@ def test_every_method_and_optimizer(make: Make, tmp_path: Path, method: str, opt
     fields = {"method": method, "epochs": 2, "optimizer": OptimizerSettings(name=optimizer)}  # type: ignore[arg-type]
     pretrain(make(out="whole", **fields))
     with pytest.raises(Killed):
-        pretrain(make(out="parts", **fields), after_step=_kill_after(6))
+        pretrain(make(out="parts", **fields), after_step=kill_after(6))
     pretrain(make(out="parts", **fields))
-    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_several_interruptions_within_an_epoch(make: Make, tmp_path: Path) -> None:
     pretrain(make(out="whole"))
     for steps in (5, 6, 7, 9):
         with pytest.raises(Killed):
-            pretrain(make(out="parts", save_every_steps=1), after_step=_kill_after(steps))
+            pretrain(make(out="parts", save_every_steps=1), after_step=kill_after(steps))
     pretrain(make(out="parts", save_every_steps=1))
-    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_bf16_resumes_to_the_bit_too(make: Make, tmp_path: Path) -> None:
     pretrain(make(out="whole", precision="bf16"))
     with pytest.raises(Killed):
-        pretrain(make(out="parts", precision="bf16"), after_step=_kill_after(7))
+        pretrain(make(out="parts", precision="bf16"), after_step=kill_after(7))
     pretrain(make(out="parts", precision="bf16"))
-    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_the_images_may_lie_in_memory_or_be_streamed(make: Make, tmp_path: Path, images: Path) -> None:
@@ -117,12 +74,12 @@ def test_the_images_may_lie_in_memory_or_be_streamed(make: Make, tmp_path: Path,
     pretrain(whole)
     streamed = replace(make(out="streamed"), data=replace(whole.data, device="no"))
     pretrain(streamed)
-    _assert_same_runs(tmp_path / "resident", tmp_path / "streamed")
+    assert_same_runs(tmp_path / "resident", tmp_path / "streamed")
 
 
 def test_other_settings_are_refused_by_name(make: Make) -> None:
     with pytest.raises(Killed):
-        pretrain(make(), after_step=_kill_after(5))
+        pretrain(make(), after_step=kill_after(5))
     with pytest.raises(CheckpointError, match=r"seed was 0 and is 1"):
         pretrain(make(seed=1))
     pretrain(make(log_every=7, keep=5))  # what changes neither weights nor order may differ
@@ -130,7 +87,7 @@ def test_other_settings_are_refused_by_name(make: Make) -> None:
 
 def test_other_images_are_refused(make: Make, images: Path) -> None:
     with pytest.raises(Killed):
-        pretrain(make(), after_step=_kill_after(5))
+        pretrain(make(), after_step=kill_after(5))
     np.save(images, np.load(images)[::-1].copy())
     with pytest.raises(DataError, match="not those that the run"):
         pretrain(make())
@@ -189,7 +146,7 @@ def test_killed_processes_and_a_polite_stop(make: Make, tmp_path: Path) -> None:
     process = _launch(settings, tmp_path)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
-    _assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_an_interrupted_run_is_continued_even_with_overwrite(make: Make, tmp_path: Path) -> None:
