@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressl.corruptions import corrupt
-from compressl.data import default_cache
-from compressl.devices import autocast
+from compressl.data import PackedImages, Source, default_cache, pack
 from compressl.errors import DataError
 from compressl.evaluation import features
 from compressl.evaluation.feature_cache import FeatureCache, hash_of_rows, hash_of_weights
@@ -23,10 +23,8 @@ from compressl.measures.channels import concentration_for
 from compressl.measures.linear import LinearProbe, fit_best
 from compressl.methods import Method
 from compressl.models import EncoderCard, create_encoder
-from compressl.randomness import key
 from compressl.settings.evaluate import EvaluateSettings
 from compressl.settings.views import ViewRecipe, ViewsSettings
-from compressl.views import Views, normalize
 
 ORTHOGONAL_BITS = 10.0  # keeps bounds of some thousand images below their ceilings
 ENCODER, RANDOM, PIXELS = "encoder", "random encoder", "raw pixels"
@@ -130,6 +128,15 @@ class Ground:
         dim = self.card.num_features if self.modules[name] is not None else 3 * side**2
         return concentration_for(dim, ORTHOGONAL_BITS)
 
+    def pack(self, source: Source, what: str) -> PackedImages:
+        """Other images, decoded for this encoder's views."""
+        return pack(
+            source,
+            view_size=self.card.size,
+            cache=self.settings.cache or default_cache(),
+            progress=lambda done, total: self.count(f"{what}: decoding", done, total),
+        )
+
     def count(self, what: str, done: int, total: int) -> None:
         """Say how far a piece of work is."""
         self.advance(what, done, total)
@@ -145,15 +152,11 @@ class Ground:
         module = self.modules[name]
         if module is None:
             side = min(self.card.size, features.PIXEL_SIDE)
-            small = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).flatten(1)
-            return small - small.mean(1, keepdim=True)
+            return features.flat(F.interpolate(images, size=(side, side), mode="bilinear", antialias=True))
         return self._forward(module, images)
 
     def _forward(self, module: nn.Module, images: Tensor) -> Tensor:
-        x = normalize(images, self.card.mean, self.card.std).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.settings.precision):
-            out: Tensor = module(x)
-        return out.float()
+        return features.forward(module, images, self.card.mean, self.card.std, self.settings.precision)
 
     def features(self, name: str, split: str) -> Tensor:
         """Features of all images of a split, float32 [N, F], on the device.
@@ -169,15 +172,17 @@ class Ground:
                     images.packed, images.indices, self.card.size, self.device, self.settings.batch_size
                 )
             else:
+                encode, what = partial(self._forward, module), f"{name}: features"
                 parts = self._key(name, images, images.indices, "central view")
-                found = self._cache.get(parts, lambda: self._all_features(name, module, split)).to(self.device)
-            self._memory[memory] = _finite(found, name)
+                found = self._cache.get(
+                    parts, lambda: self._encode_all(encode, self.images(split), what, len(images.labels))
+                ).to(self.device)
+            self._memory[memory] = features.finite(found, name)
         return self._memory[memory]
 
     def features_of(self, module: nn.Module, split: str, rows: Tensor) -> Tensor:
         """Features of some images by an encoder that is not of this ground, [M, F]; kept nowhere."""
-        with torch.no_grad():
-            return torch.cat([self._forward(module, batch) for batch in self.images(split, rows)])
+        return self._encode_all(partial(self._forward, module), self.images(split, rows), "features", len(rows))
 
     def probe(self, name: str) -> LinearProbe:
         """The linear probe of all training images, its weight decay chosen on a held-out fifth of them."""
@@ -205,29 +210,28 @@ class Ground:
         if memory not in self._memory:
 
             def compute() -> Tensor:
-                return self._encode_views(lambda x: self.encode(name, x), f"{name}: views", split, rows, copies, recipe)
+                return self._encode_views(partial(self.encode, name), f"{name}: views", split, rows, copies, recipe)
 
             found = compute() if self.modules[name] is None else self._cache.get(parts, compute).to(self.device)
-            self._memory[memory] = _finite(found, name)
+            self._memory[memory] = features.finite(found, name)
         return self._memory[memory]
 
     def view_features_of(self, module: nn.Module, split: str, rows: Tensor, copies: int) -> Tensor:
         """The same by an encoder that is not of this ground; kept nowhere."""
-        return self._encode_views(lambda x: self._forward(module, x), "views", split, rows, copies, None)
+        return self._encode_views(partial(self._forward, module), "views", split, rows, copies, None)
 
     def corrupted_features(self, name: str, split: str, rows: Tensor, kind: str, severity: int) -> Tensor:
         """Features of some images under a corruption of :mod:`compressl.corruptions`, float32 [M, F], on the device."""
         images = self.of_split(split)
 
-        @torch.no_grad()
         def compute() -> Tensor:
-            batches = zip(self.images(split, rows), torch.split(rows, self.settings.batch_size), strict=True)
-            found: list[Tensor] = []
-            for batch, keys in batches:
-                changed = corrupt(batch, kind, severity, keys.to(batch.device), self.settings.seed)
-                found.append(self.encode(name, changed))
-                self.count(f"{name}: {kind} {severity}", sum(map(len, found)), len(rows))
-            return torch.cat(found)
+            changed = (
+                corrupt(batch, kind, severity, keys.to(batch.device), self.settings.seed)
+                for batch, keys in zip(
+                    self.images(split, rows), torch.split(rows, self.settings.batch_size), strict=True
+                )
+            )
+            return self._encode_all(partial(self.encode, name), changed, f"{name}: {kind} {severity}", len(rows))
 
         # an image is known to its corruption by its position in the split
         transform = f"{kind} {severity} seed {self.settings.seed} of {hash_of_rows(rows.cpu().numpy())}"
@@ -237,17 +241,10 @@ class Ground:
     def view_pixels(self, split: str, rows: Tensor, copies: int, recipe: ViewRecipe | None = None) -> Iterator[Tensor]:
         """The random views of :meth:`view_features` themselves, batch by batch: float32 [b, copies, 3, S, S]."""
         images = self.of_split(split)
-        recipes = self._recipes(recipe)
-        views = Views(recipes, key("evaluation", self.settings.seed))
-        at_once = max(1, self.settings.batch_size // copies)
-        for chosen in torch.split(rows.cpu(), at_once):
-            indices = images.indices[chosen.numpy()]
-            stored, geometry = images.packed.gather(indices)
-            batch, shapes = torch.from_numpy(stored).to(self.device), torch.from_numpy(geometry)
-            drawn: list[Tensor] = []
-            for epoch in range(-(-copies // len(recipes))):
-                drawn += views(batch, shapes, torch.from_numpy(indices), epoch, normalized=False)
-            yield torch.stack(drawn[:copies], 1)
+        return features.random_views(
+            images.packed, images.indices[rows.cpu().numpy()], copies, self._recipes(recipe), self.settings.seed,
+            self.settings.batch_size, self.device,
+        )  # fmt: skip
 
     def copy_of(self, name: str) -> nn.Module:
         """An encoder to change at will.
@@ -264,7 +261,6 @@ class Ground:
         chosen = self.views.resolve(self.card.size)[:2] if recipe is None else (recipe,)
         return tuple(replace(view, size=self.card.size) for view in chosen)
 
-    @torch.no_grad()
     def _encode_views(
         self,
         encode: Callable[[Tensor], Tensor],
@@ -274,20 +270,15 @@ class Ground:
         copies: int,
         recipe: ViewRecipe | None,
     ) -> Tensor:
-        found: list[Tensor] = []
-        for batch in self.view_pixels(split, rows, copies, recipe):
-            found.append(encode(batch.flatten(0, 1)).view(len(batch), copies, -1))
-            self.count(what, sum(map(len, found)), len(rows))
-        return torch.cat(found)
+        def encode_copies(views: Tensor) -> Tensor:
+            return encode(views.flatten(0, 1)).view(len(views), copies, -1)
 
-    @torch.no_grad()
-    def _all_features(self, name: str, module: nn.Module, split: str) -> Tensor:
-        found: list[Tensor] = []
-        total = len(self.of_split(split).labels)
-        for batch in self.images(split):
-            found.append(self._forward(module, batch))
-            self.count(f"{name}: features", sum(map(len, found)), total)
-        return torch.cat(found)
+        return self._encode_all(encode_copies, self.view_pixels(split, rows, copies, recipe), what, len(rows))
+
+    def _encode_all(
+        self, encode: Callable[[Tensor], Tensor], batches: Iterable[Tensor], what: str, total: int
+    ) -> Tensor:
+        return features.encode_batches(encode, batches, lambda done: self.count(what, done, total))
 
     def _key(self, name: str, images: Labelled, indices: NDArray[np.int64], transform: str) -> tuple[str, ...]:
         """Everything that features of these images depend on."""
@@ -297,14 +288,3 @@ class Ground:
         card = {k: v for k, v in asdict(self.card).items() if k in ("size", "mean", "std")}
         place = f"{self.device.type} {self.settings.precision}"
         return (self._weights[name], transform, str(card), images.packed.fingerprint, hash_of_rows(indices), place)
-
-
-def _finite(features: Tensor, name: str) -> Tensor:
-    """The features, if they can be measured.
-
-    Raises:
-        DataError: they cannot.
-    """
-    if not bool(torch.isfinite(features).all()):
-        raise DataError(f"The {name} gives features that are not finite.", "The training diverged; pretrain again.")
-    return features

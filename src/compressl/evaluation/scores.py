@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressl.data import default_cache, open_source, pack
+from compressl.data import open_source
 from compressl.evaluation.ground import ENCODER, Ground
 from compressl.evaluation.labelled import Labelled, per_class
 from compressl.measures import uncertainty
@@ -112,7 +112,7 @@ def other_data(ground: Ground, path: str) -> Ground:
     """
     settings = ground.settings
     source = open_source(path, "test", seed=settings.seed)
-    packed = pack(source, view_size=ground.card.size, cache=settings.cache or default_cache())
+    packed = ground.pack(source, source.name)
     indices = np.flatnonzero(packed.readable)
     nothing = np.zeros(len(indices), dtype=np.int64)
     chosen = per_class(nothing, min(settings.images, len(indices)), settings.seed)

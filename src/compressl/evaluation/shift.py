@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressl.data import PackedImages, Source, default_cache, open_source, pack
+from compressl.data import PackedImages, Source, open_source
 from compressl.errors import DataError, UsageError
 from compressl.evaluation.ground import ENCODER, RANDOM, Ground
 from compressl.evaluation.labelled import Labelled
@@ -40,8 +40,7 @@ def _shift(ground: Ground, where: str) -> Record:
     source = _open(path)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels.", "Give a folder with one sub-folder per class, or Parquet.")
-    settings = ground.settings
-    packed = pack(source, view_size=ground.card.size, cache=settings.cache or default_cache())
+    packed = ground.pack(source, source.name)
     theirs = source.class_names or [str(c) for c in range(int(source.labels.max()) + 1)]
     number = match_classes(theirs, ground.class_names, classes)
     elsewhere, unmapped = _mapped(packed, theirs, number)

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compressl.data import PackedImages, default_cache, open_splits, pack
-from compressl.data.source import Source
+from compressl.data import open_splits
 from compressl.errors import DataError, UsageError
 from compressl.evaluation import accuracy
 from compressl.evaluation.ground import ENCODER, Ground
@@ -49,8 +48,8 @@ def elsewhere(ground: Ground, name: str, path: str) -> Ground:
     settings, encoder = ground.settings, ground.modules[ENCODER]
     assert encoder is not None
     sources = open_splits(path, seed=settings.seed)
-    train = _pack(ground, name, "training", sources.train)
-    test = _pack(ground, name, "test", sources.test)
+    train = ground.pack(sources.train, f"{name}, training images")
+    test = ground.pack(sources.test, f"{name}, test images")
     return Ground.of(
         encoder,
         ground.card,
@@ -62,15 +61,6 @@ def elsewhere(ground: Ground, name: str, path: str) -> Ground:
         split=sources.split_description,
         views=ground.views,
         advance=lambda what, done, total: ground.count(f"{name}, {what}", done, total),
-    )
-
-
-def _pack(ground: Ground, name: str, role: str, source: Source) -> PackedImages:
-    return pack(
-        source,
-        view_size=ground.card.size,
-        cache=ground.settings.cache or default_cache(),
-        progress=lambda done, total: ground.count(f"{name}: decoding {role} images", done, total),
     )
 
 
