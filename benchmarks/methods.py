@@ -3,11 +3,15 @@
     python benchmarks/methods.py train digits --jobs 2       # every method, three seeds
     python benchmarks/methods.py train cifar10 --jobs 2
     python benchmarks/methods.py train defaults --seeds 0    # nothing but each method's defaults, batch 256
+    python benchmarks/methods.py try defaults byol -- --optimizer.lr 0.25
     python benchmarks/methods_page.py                        # the page
 
 ``train`` goes on where it was stopped: a figure that is on file is not computed again. The budget of each data set and
 what a method's settings differ in stand in ``benchmarks/methods.toml``. Each figure is a file of its own under
 ``benchmarks/methods/``.
+
+``try`` is for choosing settings: it trains with other options and adds the kNN accuracy *between training images* to
+``trials.json``. It never sees a test image.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +57,8 @@ BASELINE = "random encoder"
 WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-def settings(data: str, method: str, seed: int) -> PretrainSettings:
-    """The budget of a data set with what is the method's own."""
+def settings(data: str, method: str, seed: int, options: Sequence[str] = ()) -> PretrainSettings:
+    """The budget of a data set with what is the method's own, and with further options of the command line."""
     table = tomllib.loads(BUDGETS.read_text())[data]
     own = flatten(table.pop("methods", {}).get(method, {}))
     values = flatten({key: value for key, value in table.items() if key != "about"}) | own
@@ -72,7 +78,7 @@ def settings(data: str, method: str, seed: int) -> PretrainSettings:
             words.append(f"--{flag}" if value else f"--{group}{dot}no-{last}")
         else:
             words += [f"--{flag}", str(value)]
-    return load_pretrain(words, prog="benchmarks/methods.py")[0]
+    return load_pretrain([*words, *options], prog="benchmarks/methods.py")[0]
 
 
 def train(data: str, methods: list[str], seeds: list[int], jobs: int) -> None:
@@ -92,6 +98,26 @@ def train(data: str, methods: list[str], seeds: list[int], jobs: int) -> None:
     with ThreadPoolExecutor(jobs) as pool:
         if not all(pool.map(one, todo)):
             sys.exit(1)
+
+
+def attempt(data: str, method: str, seed: int, options: list[str]) -> None:
+    """Train with other options and keep what kNN between training images says of it."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        out = ["--out", folder, "--overwrite", "--knn-every", "1000000"]  # and at the last step
+        configuration = settings(data, method, seed, [*options, *out])
+        last = [line for line in pretrain(configuration).read_metrics() if "knn" in line][-1]
+    trial = {"data": data, "method": method, "seed": seed, "options": " ".join(options), "knn": round(last["knn"], 4)}
+    trial["environment"] = environment(
+        resolve_device(configuration.device), resolve_precision(configuration.precision, torch.device("cpu"))
+    )
+    path = RESULTS / "trials.json"
+    before = json.loads(path.read_text()) if path.exists() else []
+    names = ("data", "method", "seed", "options")
+    kept = [other for other in before if any(other[name] != trial[name] for name in names)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([*kept, trial], indent=1) + "\n")
+    print(f"{method} seed {seed} {trial['options']}: {trial['knn']:.1%}", flush=True)
 
 
 def one(data: str, method: str, seed: int) -> None:
@@ -172,9 +198,16 @@ def main() -> None:
     verb.add_argument("data", choices=DATA)
     verb.add_argument("method")
     verb.add_argument("seed", type=int)
+    verb = verbs.add_parser("try")
+    verb.add_argument("data", choices=DATA)
+    verb.add_argument("method")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("options", nargs="*", help="of compressl pretrain, after --")
     given = parser.parse_args()
     if given.verb == "train":
         train(given.data, given.methods.split(","), [int(s) for s in given.seeds.split(",")], given.jobs)
+    elif given.verb == "try":
+        attempt(given.data, given.method, given.seed, given.options)
     else:
         one(given.data, given.method, given.seed)
 

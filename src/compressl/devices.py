@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from compressl import __version__
 from compressl.errors import UsageError
@@ -59,6 +61,50 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def prepare_device(device: torch.device, *, deterministic: bool) -> None:
+    """Settings of the whole process for a training on the device.
+
+    On a GPU, which kernels cuDNN takes. On a CPU, glibc keeps what is freed: each step frees and allocates the same
+    large arrays, and by default each of them would go back to the system and come again as pages to be cleared.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = not deterministic
+    elif device.type == "cpu":
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Whether the C library could be told to keep freed memory for the next allocation (glibc can)."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    most_mapped, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt(most_mapped, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
+
+
+class Later:
+    """A number on its way from the device, which goes on with what it is given meanwhile.
+
+    >>> flag = Later(torch.tensor(True))
+    >>> bool(flag.wait())
+    True
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._value, self._there = value, None
+        if value.is_cuda:
+            self._value = value.to("cpu", non_blocking=True)  # into pinned memory
+            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._there.record()
+
+    def wait(self) -> Tensor:
+        """The number, on the CPU."""
+        if self._there is not None:
+            self._there.synchronize()
+        return self._value.cpu()
 
 
 def free_memory(device: torch.device) -> int:

@@ -30,6 +30,7 @@ def announce(
         highlight=False,
         markup=False,
     )
+    console.print(fast_paths(training), highlight=False, markup=False)
     if resumed is None:
         return
     for name, reason in resumed.skipped.items():
@@ -45,6 +46,34 @@ def announce(
     else:
         exact = "the same images, views and noise; this device may sum in another order"
     console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
+
+
+def fast_paths(training: Training) -> str:
+    """What makes this training fast, and what is off and why: nothing is slower in silence."""
+    settings, device = training.settings, training.device
+    on, off = [], []
+    if training.precision == "bf16":
+        on.append("bf16")
+    elif settings.precision == "auto":
+        off.append("bf16 (this processor does not multiply it itself)")
+    else:
+        off.append("bf16 (--precision fp32)")
+    (on if settings.channels_last else off).append("channels-last")
+    if training.packed.on_demand:
+        off.append("packed images (each is decoded again whenever it is wanted)")
+    elif training.images_on_device():
+        on.append("images in memory" if device.type == "cpu" else f"images on {device}")
+    elif settings.data.device == "no":
+        off.append("images in memory (--data.device no)")
+    else:
+        off.append("images in memory (more than a quarter of what is free; gathered a batch ahead)")
+    if training.compiled:
+        on.append("compiled encoder")
+    else:
+        off.append("compiled encoder" + ("" if settings.compile else " (--compile)"))
+    if device.type == "cuda":
+        (off if settings.deterministic else on).append("cuDNN's fastest kernels (--no-deterministic)")
+    return f"On: {', '.join(on)}." + (f" Off: {', '.join(off)}." if off else "")
 
 
 def changes(resumed: Loaded, record: dict[str, Any]) -> list[str]:

@@ -22,8 +22,8 @@ from rich.console import Console
 from torch import Tensor
 
 from compressl import distributed
-from compressl.data import batches
-from compressl.devices import autocast, is_out_of_memory
+from compressl.data import Batch, Batches, batches
+from compressl.devices import Later, autocast, is_out_of_memory
 from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
 from compressl.methods.saved import save_heads
 from compressl.models import save_encoder
@@ -150,6 +150,7 @@ def _train(
     save_every = settings.save_every_steps or settings.save_every * training.steps_per_epoch
     # the running statistics of the norms: a step that is skipped must leave them as they were
     buffers = [b for b in method.buffers() if b.is_floating_point()]
+    kept = [b.clone() for b in buffers]
     metrics = open_metrics(run, resume_step=step, tensorboard=settings.tensorboard)
     loader = batches(
         training.packed,
@@ -168,24 +169,25 @@ def _train(
     clock, waited, images = time.perf_counter(), loader.waited, 0
     try:
         with StopRequest() as stop, bar:
-            for batch in loader:
+            upcoming = _look(training, loader)
+            while upcoming is not None:
+                batch, views = upcoming
                 lr = cosine_with_warmup(step, total, training.warmup, training.peak_lr)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 # for layers that draw, such as dropout: each process for its own images
                 torch.manual_seed(key("step", settings.seed, step) + distributed.rank())
-                views = training.views(batch.images, batch.geometry, batch.indices, batch.epoch)
                 if step == 0 and run.writes:
                     run.write("views.png", picture_of_views(training, batch, views))
-                if settings.channels_last:
-                    views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-                kept = [b.clone() for b in buffers]
-
+                _copy(kept, buffers)
                 method.before_step(step / total)
                 loss, terms = _forward_backward(training, views, step)
                 norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
+                finite = Later(torch.isfinite(loss + norm))
+                # queued behind this step's gradient: the device has work while the answer travels
+                upcoming = _look(training, loader)
                 problem = guard.check(
-                    bool(torch.isfinite(loss + norm)),
+                    bool(finite.wait()),
                     step=step,
                     folder=run.path,
                     images=lambda batch=batch: training.names(distributed.gather(batch.indices)),  # type: ignore[misc]
@@ -198,7 +200,7 @@ def _train(
                     optimizer.step()
                     method.after_step(step / total)
                 else:
-                    torch._foreach_copy_(buffers, kept)
+                    _copy(buffers, kept)
                     bar.note(problem)
                 optimizer.zero_grad()
                 step += 1
@@ -250,6 +252,17 @@ def _train(
     finally:
         loader.close()
         metrics.close()
+
+
+def _look(training: Training, loader: Batches) -> tuple[Batch, list[Tensor]] | None:
+    """The next batch and its views, or None after the last one."""
+    batch = next(loader, None)
+    return None if batch is None else (batch, training.look(batch))
+
+
+def _copy(there: list[Tensor], here: list[Tensor]) -> None:
+    if here:  # an encoder without batch norm has none
+        torch._foreach_copy_(there, here)
 
 
 def _forward_backward(training: Training, views: list[Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:

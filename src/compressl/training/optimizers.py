@@ -74,6 +74,7 @@ def create_optimizer(settings: OptimizerSettings, module: nn.Module) -> torch.op
     if settings.name == "lars":
         groups[1]["adapt"] = False
         return LARS(groups, momentum=settings.momentum)
+    fused = all(p.is_cuda for p in trainable) or None  # one kernel instead of several for each batch of weights
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(settings.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return torch.optim.AdamW(groups, lr=0.0, betas=(settings.momentum, 0.999), fused=fused)
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=fused)

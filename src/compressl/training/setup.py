@@ -12,14 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from compressl import distributed
-from compressl.data import PackedImages, default_cache, open_source, pack, suggest_view_size
-from compressl.devices import autocast, environment, free_memory, is_out_of_memory, resolve_device, resolve_precision
+from compressl.data import Batch, PackedImages, default_cache, open_source, pack, suggest_view_size
+from compressl.devices import (
+    environment,
+    free_memory,
+    is_out_of_memory,
+    prepare_device,
+    resolve_device,
+    resolve_precision,
+)
 from compressl.errors import CheckpointError, DataError, UsageError
 from compressl.methods import Method, create_method
 from compressl.models import EncoderCard, chunked, create_encoder, synchronize
 from compressl.randomness import permutation
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import flatten, to_toml
+from compressl.training.compiling import compile_encoders
 from compressl.training.optimizers import create_optimizer
 from compressl.training.schedules import warmup_steps
 from compressl.views import Views
@@ -27,7 +35,7 @@ from compressl.views import Views
 # settings that change neither the weights nor the metrics: a run may be resumed with others
 NEUTRAL = (
     "recipe", "config", "out", "log_every", "save_every", "save_every_steps", "keep", "overwrite", "allow_data_change",
-    "tensorboard", "on_collapse", "data.cache", "data.device", "data.max_unreadable", "threads", "device",
+    "tensorboard", "on_collapse", "data.cache", "data.device", "data.pack", "data.max_unreadable", "threads", "device",
 )  # fmt: skip
 
 
@@ -45,6 +53,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     steps_per_epoch: int
     notes: tuple[str, ...]
+    compiled: bool
 
     @property
     def total_steps(self) -> int:
@@ -62,10 +71,15 @@ class Training:
     def images_on_device(self) -> bool:
         """Whether all images are kept in the device's memory."""
         choice = self.settings.data.device
-        if choice != "auto":
+        if choice != "auto" or self.packed.on_demand:
             return choice == "yes"
         sharing = distributed.processes_here() if self.device.type == "cpu" else 1
         return self.packed.images.nbytes < free_memory(self.device) / 4 / sharing
+
+    def look(self, batch: Batch) -> list[Tensor]:
+        """The views of a batch, laid out as the network wants them."""
+        views = self.views(batch.images, batch.geometry, batch.indices, batch.epoch)
+        return [view.contiguous(memory_format=layout_of(self.settings)) for view in views]
 
     def names(self, indices: Tensor) -> list[str]:
         """What images are called, for messages."""
@@ -99,6 +113,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         )
     device = distributed.own_device(resolve_device(settings.device))
     precision = resolve_precision(settings.precision, device)
+    prepare_device(device, deterministic=settings.deterministic)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     source = open_source(settings.data.path)
@@ -116,6 +131,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
             cache=settings.data.cache or default_cache(),
             progress=progress if distributed.is_main() else None,
             max_unreadable=settings.data.max_unreadable,
+            keep=settings.data.pack,
         )
     if settings.data.limit is not None and settings.data.limit < len(packed):
         chosen = permutation(len(packed), settings.seed, epoch=-1)[: settings.data.limit]
@@ -126,8 +142,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     encoder = chunked(encoder, settings.micro_batches)  # before there are slow copies of it
     method = create_method(settings.method, encoder, features, settings.seed).to(device)
     synchronize(method)  # the heads too
-    if settings.channels_last:
-        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method = method.to(memory_format=layout_of(settings))  # type: ignore[call-overload]
     notes = [note for note in (source.note, packed.note) if note]
     if packed.unreadable:
         listing = "; ".join(f"{name} ({reason})" for name, reason in packed.unreadable[:3])
@@ -135,12 +150,15 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         notes.append(f"{len(packed.unreadable)} unreadable images are replaced by their neighbours: {listing}{more}.")
     if settings.accumulate > 1 and processes > 1:
         notes.append("With --accumulate, several processes put other images into one pass than a single process does.")
+    compiled = settings.compile and processes == 1
     if settings.compile and processes > 1:
         notes.append("torch.compile is off: it is for one process.")
-    elif settings.compile and (
-        problem := try_compile(method, recipes[0].size, device, precision, images=8 * settings.micro_batches)
-    ):
-        notes.append(f"torch.compile is off: {problem}")
+    elif settings.compile:
+        shapes = [(settings.batch_size // settings.accumulate, 3, recipe.size, recipe.size) for recipe in recipes]
+        views = [torch.rand(shape, device=device).to(memory_format=layout_of(settings)) for shape in shapes]
+        if problem := compile_encoders(method, views, precision):
+            notes.append(f"torch.compile is off: {problem}")
+            compiled = False
     return Training(
         settings=settings,
         device=device,
@@ -163,7 +181,13 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         optimizer=create_optimizer(settings.optimizer, method),
         steps_per_epoch=len(packed) // settings.batch_size,
         notes=tuple(notes),
+        compiled=compiled,
     )
+
+
+def layout_of(settings: PretrainSettings) -> torch.memory_format:
+    """Of images in memory."""
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
 def _too_few(settings: PretrainSettings, images: int) -> DataError:
@@ -190,27 +214,6 @@ def count_features(encoder: nn.Module, size: int) -> int:
         ) from error
     encoder.train(was_training)
     return features.shape[1]
-
-
-def try_compile(method: Method, size: int, device: torch.device, precision: str, images: int = 8) -> str | None:
-    """Compile the encoder in place; None, or why it runs uncompiled. Its weights and statistics are untouched.
-
-    Heads and objective stay as they are: they are small, and the objectives keep tables that a compiler cannot see.
-    """
-    before = {name: value.clone() for name, value in method.encoder.state_dict().items()}
-    method.encoder.compile()
-    try:
-        with autocast(device, precision):
-            method.encoder(torch.zeros(images, 3, size, size, device=device)).float().sum().backward()
-        problem = None
-    except Exception as error:  # a compiler can fail in any way, and the run goes on without it
-        method.encoder._compiled_call_impl = None
-        problem = (
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
-        )
-    method.encoder.load_state_dict(before)
-    method.zero_grad(set_to_none=True)
-    return problem
 
 
 def check_same_run(settings: PretrainSettings, fingerprint: str, state: dict[str, Any], folder: Path) -> None:
