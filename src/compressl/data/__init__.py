@@ -11,6 +11,7 @@ from compressl.data.parquet import ParquetSource
 from compressl.data.source import Source, Subset
 from compressl.data.sources import Splits, open_source, open_splits
 from compressl.data.store import PackedImages, pack, side_for
+from compressl.data.tar import TarSource
 
 __all__ = [
     "LIMITS",
@@ -26,6 +27,7 @@ __all__ = [
     "Source",
     "Splits",
     "Subset",
+    "TarSource",
     "UnreadableImage",
     "batches",
     "decode",

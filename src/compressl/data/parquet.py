@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressl.data.decode import UnreadableImage
-from compressl.data.source import Family, LabelError, Labels, checked_labels, digest, if_usable
+from compressl.data.source import LabelError, Labels, checked_labels, digest, if_usable
 from compressl.errors import DataError
 
 IMAGE_COLUMN = "image"
@@ -142,34 +141,6 @@ class ParquetSource:
             parts = [np.searchsorted(np.array(classes), part) for part in parts]
         labels = np.concatenate([part.astype(np.int64) for part in parts])
         return checked_labels(labels, classes, f"{self.name}, column {name}"), classes
-
-
-def parquet_family(root: Path, files: Sequence[Path]) -> Family:
-    """Files, or their folders, whose names begin with ``train`` and ``test`` (``val``, ``valid``, ``validation``)."""
-    name = root.resolve().name
-    named = {kind: [file for file in files if _part(file.relative_to(root)) == kind] for kind in _PARTS}
-    test = next((kind for kind in _PARTS[1:] if named[kind]), None)
-    if test is None or not named["train"]:
-        return Family({"all": lambda: ParquetSource(root, files, name)})
-    return Family(
-        {
-            "train": lambda: ParquetSource(root, named["train"], f"{name}-train"),
-            "test": lambda: ParquetSource(root, named[test], f"{name}-{test}"),
-        },
-        how=f"the files train*.parquet and {test}*.parquet",
-    )
-
-
-_PARTS = ("train", "test", "validation", "valid", "val")
-
-
-def _part(file: Path) -> str | None:
-    """ "train" of train-00000-of-00003.parquet and of train/0000.parquet; values.parquet is no validation set."""
-    for step in file.parts:
-        for part in _PARTS:
-            if re.match(rf"{part}(?![a-z])", step.lower()):
-                return part
-    return None
 
 
 def _open(file: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,20 @@ from compressl.data.decode import extensions
 from compressl.data.digits import digits_family
 from compressl.data.folder import folder_family, walk
 from compressl.data.hub import hub_family
-from compressl.data.parquet import ParquetSource, parquet_family
+from compressl.data.parquet import ParquetSource
+from compressl.data.shards import shard_family
 from compressl.data.source import TEST_SHARE, Family, Source, Subset, labels_optional, stratified
+from compressl.data.tar import TarSource
+from compressl.data.tar_index import compressed
 from compressl.errors import DataError, UsageError
 
 KINDS = (
-    "Give a folder of images, a .parquet file or a folder of them, a .npy file, digits, cifar10, cifar100, "
+    "Give a folder of images, a .parquet or .tar file or a folder of them, a .npy file, digits, cifar10, cifar100, "
     "or hf:<name> of a data set on the Hugging Face hub."
 )
+_SHARDS: dict[str, Callable[[Path, Sequence[Path], str], Source]] = {".parquet": ParquetSource, ".tar": TarSource}
+_KIND_NAMES = {".parquet": "Parquet", ".tar": "tar"}
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _ON_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 
 
@@ -130,21 +137,34 @@ def _family(spec: str) -> Family:
 
 def _path_family(path: Path) -> Family:
     if path.is_file():
-        if path.suffix.lower() == ".parquet":
-            return Family({"all": lambda: ParquetSource(path, [path], path.stem)})
-        if path.suffix.lower() == ".npy":
+        ending = path.suffix.lower()
+        if ending in _SHARDS:
+            return Family({"all": lambda: _SHARDS[ending](path, [path], path.stem)})
+        if ending == ".npy":
             return npy_family(path)
+        if path.name.lower().endswith(_COMPRESSED):
+            raise compressed(str(path))
         raise DataError(f"{path} is a file of a kind that is not read.", KINDS)
     files = [name for name, _ in walk(path)]
-    tables = sorted(name for name in files if name.lower().endswith(".parquet"))
-    if not tables:
+    shards = sorted(name for name in files if _ending(name) in _SHARDS)
+    loose = next((name for name in files if _ending(name) in extensions()), None)
+    if not shards:
+        packed = next((name for name in files if name.lower().endswith(_COMPRESSED)), None)
+        if packed is not None and loose is None:
+            raise compressed(f"{path / packed}")
         return folder_family(path)
-    loose = next((name for name in files if Path(name).suffix.lower() in extensions()), None)
-    if loose is not None:
+    other = next((name for name in shards if _ending(name) != _ending(shards[0])), loose)
+    if other is not None:
         raise DataError(
-            f"{path} holds both Parquet files ({tables[0]}) and image files ({loose}).", "Give a folder of one kind."
+            f"{path} holds both {_KIND_NAMES[_ending(shards[0])]} files ({shards[0]}) and "
+            f"{_KIND_NAMES.get(_ending(other), 'image')} files ({other}).",
+            "Give a folder of one kind.",
         )
-    return parquet_family(path, [path / name for name in tables])
+    return shard_family(path, [path / name for name in shards], _SHARDS[_ending(shards[0])])
+
+
+def _ending(name: str) -> str:
+    return Path(name).suffix.lower()
 
 
 def data_roots() -> list[Path]:

@@ -24,8 +24,8 @@ class DataSettings:
     (where there are some, an online kNN score shows)."""
 
     path: Annotated[str, tyro.conf.arg(name="data", prefix_name=False)] = ""
-    """A folder (nested, any image format), a Parquet file or folder, a .npy of uint8 NHWC, digits, cifar10, cifar100 or
-    hf:<name>."""
+    """A folder (nested, any image format), a Parquet or tar file or a folder of them, a .npy of uint8 NHWC, digits,
+    cifar10, cifar100 or hf:<name>."""
     limit: int | None = None
     """Use the first N images of a random order only."""
     cache: Path | None = None
