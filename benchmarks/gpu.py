@@ -35,7 +35,7 @@ from compressl.settings.encoder import EncoderSettings
 from compressl.settings.loading import load_pretrain
 from compressl.settings.pretrain import PretrainSettings
 from compressl.training.loop import pretrain
-from compressl.training.setup import prepare, try_compile
+from compressl.training.setup import prepare
 
 PEAKS = {  # dense bf16 FLOP/s by what the device's name holds: NVIDIA's data sheets, without sparsity
     "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12,
@@ -184,10 +184,9 @@ def compilation(ground: Ground) -> dict[str, Any]:
 
 
 def compiled_step(ground: Ground) -> Way:
-    training = prepare(ground.settings())
-    problem = try_compile(training.method, training.card.size, ground.device, training.precision)
-    if problem is not None:
-        raise RuntimeError(problem)
+    training = prepare(ground.settings(compile=True))
+    if not training.compiled:
+        raise RuntimeError(training.notes[-1])
     way = bare_step(training)
     way(3)
     return way

@@ -6,19 +6,21 @@ python benchmarks/methods_page.py
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import sys
 import tomllib
 from typing import Any
 
 import numpy as np
+import objectives
 from methods import BASELINE, BUDGETS, DATA, RESULTS, ROOT, comparable, settings
+from speed_page import between, section
 
 from compressl.measures.intervals import bootstrap_mean
 from compressl.measures.packing import unpack_bits
 from compressl.settings.methods import METHODS as SETTINGS
 from compressl.settings.methods import describe
+from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import to_toml
 
 PAGE = ROOT / "docs" / "methods.md"
@@ -28,21 +30,16 @@ def render() -> None:
     """The tables between the markers of docs/methods.md."""
     page = PAGE.read_text()
     for data in DATA:
-        page = _between(page, data, table(data))
-    page = _between(page, "step time", step_table())
+        page = between(page, data, table(data))
+    page = between(page, "step time", step_table())
     PAGE.write_text(page)
-
-
-def _between(page: str, name: str, text: str) -> str:
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    return re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
 
 
 def table(data: str) -> str:
     about = tomllib.loads(BUDGETS.read_text())[data]["about"]
     records = [json.loads(path.read_text()) for path in sorted((RESULTS / data).glob("*.json"))]
     for r in records:
-        if r["settings"] is not None and r["settings"] != comparable(to_toml(settings(data, r["method"], r["seed"]))):
+        if r["settings"] is not None and not same(r["settings"], to_toml(settings(data, r["method"], r["seed"]))):
             sys.exit(f"{data}/{r['method']}-{r['seed']}.json was not measured with the settings of {BUDGETS.name}.")
     rows = []
     for name in [*SETTINGS, BASELINE]:
@@ -77,6 +74,12 @@ def table(data: str) -> str:
     )
 
 
+def same(recorded: dict[str, Any], now: str) -> bool:
+    """Whether a figure was measured with these settings; an option that did not exist then was at its default."""
+    current, defaults = comparable(now), comparable(to_toml(PretrainSettings()))
+    return {name: recorded.get(name, defaults.get(name)) for name in {*recorded, *current}} == current
+
+
 def above_random(runs: list[dict[str, Any]], records: list[dict[str, Any]]) -> str:
     """How much more the runs classify rightly than random encoders of the same seeds, paired over the test images."""
     random = {r["seed"]: r for r in records if r["method"] == BASELINE}
@@ -92,25 +95,8 @@ def above_random(runs: list[dict[str, Any]], records: list[dict[str, Any]]) -> s
 
 
 def step_table() -> str:
-    path = RESULTS / "step-time.json"
-    if not path.exists():
-        return "No figures yet."
-    record = json.loads(path.read_text())
-    machine, repeats = record["environment"], len(record["ratio"]["simclr"]["all"])
-    rows = [f"| `{name}` | {r['median']:.2f} | {min(r['all']):.2f} to {max(r['all']):.2f} |"
-            for name, r in record["ratio"].items()]  # fmt: skip
-    return "\n".join(
-        [
-            f"{record['encoder']}, batch {record['batch_size']}, heads: {record['heads']}. Each step was timed "
-            f"right after one of SimCLR's; median and range of the ratio over {repeats} repeats or more. "
-            f"Machine: {machine['processor']}, {machine['threads']} thread(s), {machine['device']}, "
-            f"{machine['precision']}; torch {machine['torch']}.",
-            "",
-            "| method | step time, SimCLR = 1 | range |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
+    path = ROOT / "benchmarks" / "results" / "objectives.json"
+    return section(objectives, json.loads(path.read_text())) if path.exists() else "Not measured yet."
 
 
 if __name__ == "__main__":

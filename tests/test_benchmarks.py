@@ -42,7 +42,7 @@ def test_every_method_has_a_budget_that_is_valid(settings: Callable[..., Any], d
 
 def test_every_page_and_picture_has_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])  # as `python benchmarks/<name>.py` has it
-    for name in ("knn", "methods_page", "step_time", "target"):
+    for name in ("knn", "methods_page", "target"):
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="imported")
 
 
@@ -73,6 +73,32 @@ def test_each_benchmark_of_speed_runs_and_has_a_section(
     found = page((FOLDER.parent / "docs" / "speed.md").read_text(), tmp_path)
     assert record["command"] in found
     assert found.count("Not measured yet.") == 3
+
+
+def test_the_objectives_have_their_times_and_memory(tmp_path: Path) -> None:
+    out = tmp_path / "objectives.json"
+    command = [sys.executable, str(FOLDER / "objectives.py"), "--tiny", "--out", str(out), "--methods", "simclr;mveb"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["simclr", "mveb"]
+    # at least the images of the two views in the first convolution's output, in two bytes
+    assert all(row["ratio"][0] > 0 and row["kept_mb"] * 1e6 > 2 * 128 * 4 * 8 * 8 * 2 for row in rows.values())
+
+
+def test_a_page_refuses_figures_of_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compressl.settings.pretrain import PretrainSettings
+    from compressl.settings.toml import to_toml
+
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    page = runpy.run_path(str(FOLDER / "methods_page.py"), run_name="imported")
+    now = to_toml(PretrainSettings())
+    recorded = page["comparable"](now)
+    assert page["same"](recorded, now)
+    del recorded["deterministic"]  # an option that did not exist then
+    assert page["same"](recorded, now)
+    assert not page["same"](recorded | {"optimizer.lr": 0.5}, now)
+    assert not page["same"](recorded | {"an option": "that is gone"}, now)
 
 
 def test_the_benchmark_of_a_gpu_says_that_there_is_none() -> None:
