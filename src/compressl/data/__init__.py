@@ -3,9 +3,10 @@
 from compressl.data.arrays import ArraySource
 from compressl.data.cache import Damaged, default_cache, verify
 from compressl.data.decode import LIMITS, Limits, UnreadableImage, decode, decode_squashed, probe
+from compressl.data.delivery import Batch
 from compressl.data.digits import DigitsSource
 from compressl.data.folder import FolderSource
-from compressl.data.loader import Batch, Batches, batches
+from compressl.data.loader import Batches, batches
 from compressl.data.packing import suggest_view_size
 from compressl.data.parquet import ParquetSource
 from compressl.data.source import Source, Subset

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -18,23 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressl import randomness
+from compressl.data.delivery import Batch, Parcel, delivery_to
 from compressl.data.on_demand import OnDemand
 from compressl.data.store import PackedImages
 from compressl.errors import DataError, ResourceError, UsageError
 
 _DECODED_AHEAD = 4  # batches that wait where images are decoded on demand, which takes now longer, now shorter
 _POLL = 0.1  # seconds after which the gathering thread looks whether it is still wanted
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The share of one process in the batch of one step; b = batch_size / world_size."""
-
-    images: Tensor  # uint8 [b, H, W, 3]
-    geometry: Tensor  # int32 [b, 2]: original height and width
-    indices: Tensor  # int64 [b]: entries of the packed images
-    epoch: int
-    step: int
 
 
 class Batches(Iterator[Batch]):
@@ -48,12 +37,12 @@ class Batches(Iterator[Batch]):
         self.waited = 0.0
         self._steps = iter(steps)
         self._make = make
-        self._device = device
+        self._delivery = delivery_to(device)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if ahead and len(steps):
-            self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
-            arguments = (make, steps, self._queue, self._stop)
+            self._queue: queue.Queue[Parcel | BaseException] = queue.Queue(maxsize=ahead)
+            arguments = (make, self._delivery.send, steps, self._queue, self._stop)
             self._thread = threading.Thread(target=_gather_ahead, args=arguments, name="compressl-batches", daemon=True)
             self._thread.start()
             weakref.finalize(self, self._stop.set)  # the thread knows the queue and not us: dropping us ends it
@@ -73,7 +62,7 @@ class Batches(Iterator[Batch]):
             if isinstance(found, BaseException):
                 self.close()
                 raise found
-            batch = _each(found, lambda part: part.to(self._device, non_blocking=True))
+            batch = self._delivery.receive(found)
         self.waited += time.perf_counter() - began
         return batch
 
@@ -137,7 +126,7 @@ def batches(
         )
     device = torch.device(device)
     positions = order(len(packed), batch_size, seed, rank, world_size)
-    gather = _resident(packed, device) if resident else _streamed(packed, pin=device.type == "cuda")
+    gather = _resident(packed, device) if resident else _streamed(packed)
 
     def make(step: int) -> Batch:
         epoch, indices = positions(step)
@@ -190,21 +179,24 @@ def _resident(packed: PackedImages, device: torch.device) -> Callable[[int, int,
     return gather
 
 
-def _streamed(packed: PackedImages, pin: bool) -> Callable[[int, int, Tensor], Batch]:
+def _streamed(packed: PackedImages) -> Callable[[int, int, Tensor], Batch]:
     def gather(step: int, epoch: int, indices: Tensor) -> Batch:
         images, geometry = packed.gather(indices.numpy())
-        batch = Batch(torch.from_numpy(images), torch.from_numpy(geometry), indices, epoch, step)
-        return _each(batch, Tensor.pin_memory) if pin else batch
+        return Batch(torch.from_numpy(images), torch.from_numpy(geometry), indices, epoch, step)
 
     return gather
 
 
 def _gather_ahead(
-    make: Callable[[int], Batch], steps: range, ready: queue.Queue[Batch | BaseException], stop: threading.Event
+    make: Callable[[int], Batch],
+    send: Callable[[Batch], Parcel],
+    steps: range,
+    ready: queue.Queue[Parcel | BaseException],
+    stop: threading.Event,
 ) -> None:
     for step in steps:
         try:
-            found: Batch | BaseException = make(step)
+            found: Parcel | BaseException = send(make(step))
         except BaseException as error:
             found = error  # raised again where the batch is asked for
         while not stop.is_set():
@@ -215,10 +207,6 @@ def _gather_ahead(
                 continue
         if stop.is_set() or isinstance(found, BaseException):
             return
-
-
-def _each(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    return Batch(move(batch.images), move(batch.geometry), move(batch.indices), batch.epoch, batch.step)
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:
