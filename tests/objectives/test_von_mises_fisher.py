@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from compressl.errors import UsageError
 from compressl.objectives import VonMisesFisher
 from compressl.objectives.common import unit
+from compressl.objectives.von_mises_fisher import mean_resultant_length
 
 DIMS = st.sampled_from([2, 3, 4, 5, 8, 31, 64, 100, 256, 513, 2048, 8192])
 KAPPAS = st.floats(-1, 5).map(lambda exponent: 10.0**exponent)
@@ -48,6 +49,16 @@ def test_reference_table(reference_table):
         assert e.entropy == pytest.approx(row["entropy"], rel=6e-15, abs=5e-13), row
         uniform = VonMisesFisher(e.dim, 0.0)
         assert e.kl_floor(uniform) == pytest.approx(row["kl_to_uniform"], rel=6e-13, abs=2e-12), row
+
+
+def test_many_concentrations_at_once(reference_table):
+    rows = reference_table("von_mises_fisher.csv")
+    for dim in {int(row["dim"]) for row in rows}:
+        here = [row for row in rows if int(row["dim"]) == dim]
+        kappa = torch.tensor([row["kappa"] for row in here], dtype=torch.float64)
+        expected = torch.tensor([row["mean_resultant_length"] for row in here], dtype=torch.float64)
+        torch.testing.assert_close(mean_resultant_length(kappa, dim), expected, rtol=1e-14, atol=0)
+    assert mean_resultant_length(torch.zeros(2), 3).tolist() == [0.0, 0.0]
 
 
 def test_uniform_limit():

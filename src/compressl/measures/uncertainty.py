@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressl.errors import DataError
 from compressl.measures.knn import nearest
+from compressl.objectives.von_mises_fisher import mean_resultant_length
 from compressl.randomness import generator
 
 CLOSEST = 1e-7  # resolution of a cosine of float32 features: resultants are held this far from 0 and 1
@@ -118,23 +119,6 @@ def approximate_concentration(resultant: Tensor, dim: int) -> Tensor:
     1.8333333333333333
     """
     return resultant * (dim - resultant.square()) / (1 - resultant.square())
-
-
-def mean_resultant_length(kappa: Tensor, dim: int) -> Tensor:
-    """A_d(kappa) = I_{d/2} / I_{d/2-1} element by element, float64, as ``VonMisesFisher`` has it for one number.
-
-    Perron's continued fraction (Gautschi and Slavik 1978), evaluated backwards:
-    A = kappa / ((kappa + d)(1 + t)),  t = a_1 / (1 + a_2 / (1 + ...)).
-
-    >>> mean_resultant_length(torch.tensor([1.0], dtype=torch.float64), 3)  # coth 1 - 1
-    tensor([0.3130], dtype=torch.float64)
-    """
-    v, x = dim / 2, kappa.double()
-    t = torch.zeros_like(x)
-    for n in range(64, 1, -1):
-        t = -(x / 2) * (v + n - 0.5) / ((v + x + (n - 1) / 2) * (v + x + n / 2)) / (1 + t)
-    t = -(x / 2) * (v + 0.5) / ((v + x / 2) * (v + x + 0.5)) / (1 + t)
-    return x / ((x + 2 * v) * (1 + t))
 
 
 def disagreement(logits: Tensor) -> tuple[Tensor, Tensor]:

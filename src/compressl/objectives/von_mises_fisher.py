@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from compressl.objectives.common import check_not_negative, cosine, unit
 _DEBYE_DIM = 512  # from here on four terms of the Debye expansion reach the precision of float64
 _KNOTS = 4097  # of the sampling table
 _WINDOW = 12.0  # half-width of the sampling table in standard deviations of the angle
+_Reals = TypeVar("_Reals", float, Tensor)
 
 
 class VonMisesFisher:
@@ -134,18 +136,33 @@ def von_mises_fisher(dim: int, kappa: float) -> VonMisesFisher:
     return VonMisesFisher(dim, kappa)
 
 
+def mean_resultant_length(kappa: Tensor, dim: int) -> Tensor:
+    """A_d(kappa) = I_{d/2} / I_{d/2-1} element by element, float64, as ``VonMisesFisher`` has it for one number.
+
+    >>> mean_resultant_length(torch.tensor([1.0], dtype=torch.float64), 3)  # coth 1 - 1
+    tensor([0.3130], dtype=torch.float64)
+    """
+    x = kappa.double()
+    return x / ((x + dim) * (1 + _tail(dim, x)))
+
+
 def _mean_cosine(dim: int, kappa: float) -> tuple[float, float]:
-    """A_d(kappa) / kappa and 1 - A_d(kappa), both to the last digits for every kappa >= 0.
+    """A_d(kappa) / kappa and 1 - A_d(kappa), both to the last digits for every kappa >= 0."""
+    t = _tail(dim, kappa)
+    whole = (kappa + dim) * (1 + t)
+    return 1 / whole, (dim + (kappa + dim) * t) / whole
+
+
+def _tail(dim: int, kappa: _Reals) -> _Reals:
+    """The t of A_d(kappa) = kappa / ((kappa + d)(1 + t)), for one number or many.
 
     Perron's continued fraction for I_v / I_{v-1}, v = d/2 (Gautschi and Slavik 1978):
-    A = kappa / ((kappa + 2v)(1 + t)),  t = a_1 / (1 + a_2 / (1 + ...)), evaluated backwards.
+    t = a_1 / (1 + a_2 / (1 + ...)), evaluated backwards.
     """
-    v, x, t = dim / 2, kappa, 0.0
+    v, x, t = dim / 2, kappa, 0 * kappa
     for n in range(64, 1, -1):
         t = -(x / 2) * (v + n - 0.5) / ((v + x + (n - 1) / 2) * (v + x + n / 2)) / (1 + t)
-    t = -(x / 2) * (v + 0.5) / ((v + x / 2) * (v + x + 0.5)) / (1 + t)
-    whole = (x + 2 * v) * (1 + t)
-    return 1 / whole, (2 * v + (x + 2 * v) * t) / whole
+    return -(x / 2) * (v + 0.5) / ((v + x / 2) * (v + x + 0.5)) / (1 + t)
 
 
 def _log_scaled_normalizer(dim: int, kappa: float) -> float:
