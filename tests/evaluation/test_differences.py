@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from compressl.evaluation.differences import Difference, attack_name, differences
+from compressl.measures.channels import concentration_for
 from compressl.measures.intervals import Estimate
 from compressl.measures.packing import pack_bits, pack_floats
 
@@ -40,7 +41,7 @@ def record(share: float = 0.5, shift: float = 0.0) -> Record:
         "results": {"encoder": {"linear": linear, "knn": linear, "ridge": linear, "few_labels": {"5": draws}}},
         "measures": {
             "information": {
-                "channel": "c", "kappa": 3.0, "views": 4, "images": M,
+                "channel": "c", "kappa": 30.6, "orthogonal_bits": 10.0, "views": 4, "images": M,
                 "representations": {
                     "encoder": {
                         "kept": {"saturated": False},
@@ -58,7 +59,7 @@ def record(share: float = 0.5, shift: float = 0.0) -> Record:
                 },
                 "shift": {
                     "s": {
-                        "images": M, "classes": ["a"], "clean_images": 9,
+                        "images": M, "data": "d", "rows": "r", "classes": ["a"], "clean_images": 9,
                         "results": {"encoder": {"accuracy": {"correct": pack_bits(few)}}},
                     }
                 },
@@ -143,10 +144,12 @@ PROBE = {"log loss of the linear probe", "Brier score of the linear probe", "lin
         (("protocol", "knn"), {"nearest neighbours"}),
         (("protocol", "linear"), PROBE | CORRUPTION | {"under attack, L∞ 1/255", "elsewhere, s", "other data, birds"}),
         (("data", "train_fingerprint"), {"ridge classifier, 5 per class"}),
-        (("measures", "information", "kappa"), INFORMATION),
+        (("measures", "information", "orthogonal_bits"), INFORMATION),
         (("measures", "information", "channel"), INFORMATION),
         (("measures", "robustness", "conditions"), CORRUPTION | {"under attack, L∞ 1/255"}),
         (("measures", "robustness", "attacks", "steps"), {"under attack, L∞ 1/255"}),
+        (("measures", "robustness", "shift", "s", "data"), {"elsewhere, s"}),
+        (("measures", "robustness", "shift", "s", "rows"), {"elsewhere, s"}),
         (("measures", "robustness", "shift", "s", "classes"), {"elsewhere, s"}),
         (("measures", "geometry", "protocol"), {"cosine of two views"}),
         (("encoder", "size"), {"slope between two views", "largest local slope"}),
@@ -165,6 +168,21 @@ def test_other_terms_are_not_compared(path: tuple[str, ...], lost: set[str], how
     else:
         del table[path[-1]]
     assert EVERYTHING - set(by_name(first, second)) == lost
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_channels_that_are_as_sharp_are_compared_in_any_dimension(older: bool) -> None:
+    """A record of before the sharpness was written down gives it by its dimension and kappa."""
+    first, second = record(0.7), record(0.3)
+    for found, dim in ((first, 128), (second, 512)):
+        measure = found["measures"]["information"]
+        measure["kappa"] = concentration_for(dim, 10.0)
+        measure["representations"]["encoder"]["dimension"] = dim
+        if older:
+            del measure["orthogonal_bits"]
+    assert set(by_name(first, second)) == EVERYTHING
+    second["measures"]["information"]["kappa"] *= 1.01
+    assert EVERYTHING - set(by_name(first, second)) == (INFORMATION if older else set())
 
 
 def test_figures_on_other_views_are_not_compared() -> None:

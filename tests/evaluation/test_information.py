@@ -64,6 +64,7 @@ def test_the_record(with_method: Callable[..., Ground]) -> None:
         )
         assert unpack_floats(found["per_image"]["superfluous_upper"]).shape == (40,)
         at = next(point for point in found["rate_curve"] if point["kappa"] == ground.settings.kappa)
+        assert at["orthogonal_bits"] == record["orthogonal_bits"]
         assert at["total"]["upper"] == pytest.approx(
             found["total"]["upper"]["value"], abs=1e-4
         )  # all 40 images in both

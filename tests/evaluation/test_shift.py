@@ -61,6 +61,10 @@ def test_a_mapping_names_classes_that_differ(make_ground: MakeGround, tmp_path: 
     found, skipped = shifts(make_ground(shift=(f"photos={path}@{tmp_path / 'classes.json'}", f"bare={path}")))
     assert found["photos"]["classes"] == ["red", "blue"]
     assert found["photos"]["left_out"] is None
+    (tmp_path / "classes.json").write_text(json.dumps({"azure": "red", "crimson": "blue"}))
+    swapped = shifts(make_ground(shift=(f"photos={path}@{tmp_path / 'classes.json'}",)))[0]["photos"]
+    assert swapped["data"] == found["photos"]["data"], "the same images"
+    assert swapped["rows"] != found["photos"]["rows"], "as other classes"
     assert "None of its classes is one of the training images': azure, crimson." in skipped["shift bare"]
 
 

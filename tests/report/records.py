@@ -149,7 +149,14 @@ def _robustness(levels: dict[str, float]) -> Record:
         "results": {"encoder": summary("encoder") | {"correct": correct}, "random encoder": summary("random encoder")},
         "attacks": {"images": 50, "steps": 10, **attacks},
         "shift": {
-            "sketches": {"images": 300, "classes": ["cat", "dog"], "clean_images": 200, "results": shifted},
+            "sketches": {
+                "images": 300,
+                "data": "s",
+                "rows": "r",
+                "classes": ["cat", "dog"],
+                "clean_images": 200,
+                "results": shifted,
+            },
         },
         "skipped": {"shift paintings": "paintings has no labels."},
     }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compressl.measures.channels import orthogonal_bits
 from compressl.measures.intervals import Estimate, bootstrap_mean, mean_over_draws
 from compressl.measures.packing import unpack_bits, unpack_floats
 
@@ -20,6 +21,7 @@ Record = Mapping[str, Any]
 Values = NDArray[np.float64]
 Path = tuple[str | int, ...]
 Reader = Callable[[Record], Values]
+Term = Path | Callable[[Record], Any]
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError)  # what a record without the figure raises
 NORMS = {"linf": "L∞", "l2": "L2"}
@@ -62,7 +64,7 @@ class _Figure:
     better: int
     values: Reader
     """Of each image; raises one of DAMAGE where the record lacks it."""
-    terms: tuple[Path, ...]
+    terms: tuple[Term, ...]
     """What must be on record and equal in both for the figures to be comparable."""
     draws: bool = False
     views: bool = False
@@ -99,7 +101,7 @@ def attack_name(norm: str, epsilon: float) -> str:
 
 def _compare(figure: _Figure, first: Record, second: Record, resamples: int) -> Difference | None:
     try:
-        if any(_at(first, *path) != _at(second, *path) for path in figure.terms):
+        if any(_term(first, term) != _term(second, term) for term in figure.terms):
             return None
         a, b = figure.values(first), figure.values(second)
         if len(a) != len(b) or not len(a) or not np.isfinite(a - b).all():
@@ -148,13 +150,22 @@ def _accuracy(record: Record) -> Iterator[_Figure]:
 def _information() -> Iterator[_Figure]:
     measure: Path = ("measures", "information")
     encoder: Path = (*measure, "representations", "encoder")
-    terms: tuple[Path, ...] = (*((*measure, name) for name in ("channel", "kappa", "views", "images")), _SEED)
+    terms: tuple[Term, ...] = (*((*measure, name) for name in ("channel", "views", "images")), _sharpness, _SEED)
     for part, key, better, name in (
         ("kept", "kept_lower", NEITHER, "kept information, lower bound"),
         ("superfluous", "superfluous_upper", LESS, "superfluous information, upper bound"),
     ):
         values = _resolved((*encoder, part, "saturated"), _reals(*encoder, "per_image", key))
         yield _Figure(name, "bits", better, values, terms, views=True)
+
+
+def _sharpness(record: Record) -> float:
+    """The sharpness of the stated channel in bits, which one kappa gives in one dimension and another in another."""
+    measure = _at(record, "measures", "information")
+    bits = measure.get("orthogonal_bits")
+    if bits is None:  # a record of before it was written down
+        bits = orthogonal_bits(int(measure["representations"]["encoder"]["dimension"]), float(measure["kappa"]))
+    return round(float(bits), 6)
 
 
 def _robustness(record: Record) -> Iterator[_Figure]:
@@ -182,7 +193,7 @@ def _others(record: Record) -> Iterator[_Figure]:
     """Images from elsewhere, and other data."""
     for name in _names(record, "measures", "robustness", "shift"):
         place: Path = ("measures", "robustness", "shift", name)
-        same: tuple[Path, ...] = (*((*place, key) for key in ("images", "classes", "clean_images")), *_PROBE)
+        same: tuple[Path, ...] = (*((*place, key) for key in ("data", "rows", "classes", "clean_images")), *_PROBE)
         right = _correct(*place, "results", "encoder", "accuracy", "correct", count=(*place, "images"))
         yield _Figure(f"elsewhere, {name}", "points", MORE, right, same)
     for name in _names(record, "measures", "transfer"):
@@ -214,6 +225,10 @@ def _at(record: Any, *path: str | int) -> Any:
     for name in path:
         record = record[name]
     return record
+
+
+def _term(record: Record, term: Term) -> Any:
+    return term(record) if callable(term) else _at(record, *term)
 
 
 def _find(record: Any, path: Path) -> Any:

@@ -22,14 +22,19 @@ from torch import Tensor
 
 from compressl.errors import CompresslError, DataError
 from compressl.evaluation.ground import ENCODER, RANDOM, Ground
-from compressl.measures.channels import BernoulliChannel, Channel, GaussianChannel, VonMisesFisherChannel
+from compressl.measures.channels import (
+    BernoulliChannel,
+    Channel,
+    GaussianChannel,
+    VonMisesFisherChannel,
+    orthogonal_bits,
+)
 from compressl.measures.information import Bounds, Split, split_information, superfluous_at
 from compressl.measures.intervals import bootstrap_mean
 from compressl.measures.knn import knn_predict
 from compressl.measures.packing import pack_floats
 from compressl.methods import Method
 from compressl.objectives.latents import active_bits, code_bits, signal_to_noise
-from compressl.objectives.von_mises_fisher import von_mises_fisher
 from compressl.randomness import generator
 
 KAPPAS = (1.0, 3.0, 10.0, 20.0, 30.0, 50.0, 100.0, 300.0, 1000.0)
@@ -56,12 +61,13 @@ def measure(ground: Ground) -> dict[str, Any]:
         )
     if s.views < 2:
         raise DataError("Kept and superfluous information differ by views of an image.", "Set --views 2 or more.")
-    skipped: dict[str, str] = {}
+    skipped, kappa = dict[str, str](), ground.kappa(ENCODER)
     record: dict[str, Any] = {
         "unit": "bits",
         "images": len(rows),
         "views": s.views,
-        "kappa": ground.kappa(ENCODER),
+        "kappa": kappa,
+        "orthogonal_bits": orthogonal_bits(ground.card.num_features, kappa),
         "channel": CENTRED,
         "channel_uncentred": UNCENTRED,
         "class_bits": math.log2(ground.classes),
@@ -128,9 +134,7 @@ def _rates(ground: Ground, directions: Tensor, name: str) -> dict[str, Any]:
     curve: list[dict[str, Any]] = []
     for kappa in KAPPAS:
         split = _split(ground, VonMisesFisherChannel(few, kappa), f"{name}: rate curve")
-        vmf = von_mises_fisher(few.shape[1], kappa)
-        orthogonal = _bits(kappa * vmf.mean_resultant_length)  # KL(e(.|x) || e(.|x')) for mu^T mu' = 0
-        curve.append({"kappa": kappa, "orthogonal_bits": orthogonal, **_means(split)})
+        curve.append({"kappa": kappa, "orthogonal_bits": orthogonal_bits(few.shape[1], kappa), **_means(split)})
     kept, superfluous = [p["kept"]["lower"] for p in curve], [p["superfluous"]["upper"] for p in curve]
     return {
         "rate_curve": curve,

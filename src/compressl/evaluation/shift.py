@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compressl.data import PackedImages, Source, open_source
 from compressl.errors import DataError, UsageError
+from compressl.evaluation.feature_cache import hash_of_rows
 from compressl.evaluation.ground import ENCODER, RANDOM, Ground
 from compressl.evaluation.labelled import Labelled
 from compressl.measures.corruption_error import unpaired_difference
@@ -51,6 +52,8 @@ def _shift(ground: Ground, where: str) -> Record:
     there = replace(ground, test=elsewhere)
     return {
         "images": len(elsewhere.labels),
+        "data": packed.fingerprint,
+        "rows": hash_of_rows(np.stack([elsewhere.indices, elsewhere.labels])),  # a mapping says which, and as what
         "classes": [ground.class_names[c] for c in shared],
         "clean_images": int(here.sum()),
         "left_out": f"No training class has these names: {', '.join(unmapped)}." if unmapped else None,

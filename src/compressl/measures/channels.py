@@ -229,20 +229,28 @@ def _check(name: str, parameters: Tensor) -> None:
         raise DataError(f"Some {name} are not finite.", "The network that gives them diverged; train again.")
 
 
-def concentration_for(dim: int, orthogonal_bits: float) -> float:
-    """The kappa at which the vMF codes of directions at right angles have a KL divergence of so many bits.
+def orthogonal_bits(dim: int, kappa: float) -> float:
+    """The KL divergence of the vMF codes of directions at right angles, in bits: how sharp a stated channel is.
 
-    KL(vMF(mu, kappa) || vMF(mu', kappa)) = kappa A_d(kappa) (1 - mu^T mu'), so kappa solves
-    kappa A_d(kappa) = orthogonal_bits log 2. A stated channel is then as sharp in any dimension (ours).
+    KL(vMF(mu, kappa) || vMF(mu', kappa)) = kappa A_d(kappa) (1 - mu^T mu').
+
+    >>> round(orthogonal_bits(512, concentration_for(512, 10.0)), 9)
+    10.0
+    """
+    return kappa * von_mises_fisher(dim, kappa).mean_resultant_length / math.log(2)
+
+
+def concentration_for(dim: int, bits: float) -> float:
+    """The kappa at which :func:`orthogonal_bits` are so many: equally sharp in any dimension (ours).
 
     >>> [round(concentration_for(dim, 10.0), 1) for dim in (3, 128, 512)]
     [7.9, 30.6, 60.0]
     """
-    nats = orthogonal_bits * math.log(2)
+    nats = bits * math.log(2)
     low, high = 0.0, nats + math.sqrt(nats * dim) + dim  # above: A_d(kappa) >= kappa / (d + kappa)
     for _ in range(60):
         middle = (low + high) / 2
-        if middle * von_mises_fisher(dim, middle).mean_resultant_length < nats:
+        if orthogonal_bits(dim, middle) < bits:
             low = middle
         else:
             high = middle
