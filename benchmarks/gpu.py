@@ -282,7 +282,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
     rows = [[name, sentence] for name, part in parts.items() for name, sentence in sentences(name, part)]
     found: list[Table] = [("Everything on one device", ["what", "figure"], rows)]
     if "rows" in parts["speed"]:
-        found += step.tables({"task": record["task"], "rows": parts["speed"]["rows"]})
+        found.append(step.table(record["task"], parts["speed"]["rows"]))
     cases = {name: case for name, case in parts["augmentation"].items() if isinstance(case, dict)}
     return found + views.tables({"devices": {record["environment"]["device"]: cases}, "peers": record["peers"]})
 

@@ -4,7 +4,8 @@
 
 SimCLR, ResNet-18 with the small stem, random images of CIFAR's size. *Whole* is the loop of ``compressl pretrain``
 itself: batch, views, forward, backward, optimizer, guards, log. *Bare* is forward, backward and optimizer on two views
-that never change. An image counts once, though both its views are computed.
+that never change. An image counts once, though both its views are computed. The online kNN of the training is timed
+once, beside the epoch that it looks at.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ from timing import (
     rows_of,
     show,
     simclr,
+    synchronize,
     write,
 )
 from torch.utils.data import DataLoader, Dataset
 
 from compressl.devices import resolve_device, resolve_precision
 from compressl.settings.encoder import EncoderSettings
+from compressl.training import online
+from compressl.training.setup import prepare
 
 LIGHTLY = "lightly, fp32"
 
@@ -120,14 +124,27 @@ def measure(
     return rows_of(seconds, given.steps * given.batch_size)
 
 
+def online_knn(data: Path | str, folder: Path, device: torch.device, given: argparse.Namespace) -> dict[str, float]:
+    """Seconds of one online kNN score, and how many steps an epoch has."""
+    encoder = EncoderSettings(width=given.width, stem="small")
+    training = prepare(
+        simclr(data, folder, encoder=encoder, batch_size=given.batch_size, device=str(device), knn_every=1)
+    )
+    synchronize(device)
+    began = CLOCKS[given.clock]()
+    online.knn_score(training)
+    synchronize(device)
+    return {"seconds": CLOCKS[given.clock]() - began, "steps_per_epoch": training.steps_per_epoch}
+
+
 def share_of_bare(rows: dict[str, Any], precision: str) -> float:
     """The bare step's time as a share of the whole training's, median over rounds."""
     whole, bare = (rows[f"{kind}, {precision}"]["seconds"] for kind in ("whole", "bare"))
     return float(np.median(np.array(bare) / np.array(whole)))
 
 
-def tables(record: dict[str, Any]) -> list[Table]:
-    rows, found = record["rows"], []
+def table(task: str, rows: dict[str, Any]) -> Table:
+    found = []
     for name, row in rows.items():
         kind, precision = name.split(", ")
         share = f"{share_of_bare(rows, precision):.1%}" if kind == "whole" else ""
@@ -138,7 +155,16 @@ def tables(record: dict[str, Any]) -> list[Table]:
     if LIGHTLY not in rows:
         found.append(["lightly", "not installed", "", ""])
     head = ["training", "images/s", "share of the bare step", "faster than lightly by"]
-    return [(record["task"], head, found)]
+    return task, head, found
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    rows, look = record["rows"], record["online_knn"]
+    name = next(iter(rows))
+    epoch = float(np.median(rows[name]["seconds"])) / record["steps"] * look["steps_per_epoch"]
+    share = [f"{look['seconds']:.1f} s", f"{epoch:,.0f} s", f"{look['seconds'] / epoch:.1%}"]
+    titles = ["one online kNN score", f"an epoch ({name})", "share of the epochs that have one"]
+    return [table(record["task"], rows), ("Looks from outside, while it trains", titles, [share])]
 
 
 def main() -> None:
@@ -157,9 +183,11 @@ def main() -> None:
     precision = resolve_precision("auto", device)
     with tempfile.TemporaryDirectory() as name:
         data = random_images(Path(name) / "images.npy", 16 if given.tiny else 50_000, 32)
+        np.save(data.with_name("images.labels.npy"), np.arange(16 if given.tiny else 50_000) % 10)
         rows = measure(data, Path(name), device, given, list(dict.fromkeys([precision, "fp32"])))
+        look = online_knn(data, Path(name), device, given)
     task = f"SimCLR, ResNet-18 of width {given.width:g}, small stem, 32 px, batch {given.batch_size}, {device.type}"
-    record = write(given.out, device, precision, given, task=task, rows=rows)
+    record = write(given.out, device, precision, given, task=task, rows=rows, steps=given.steps, online_knn=look)
     show(record, tables(record), given.out)
 
 

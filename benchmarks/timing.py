@@ -8,11 +8,13 @@ A *way* does some units of work when called with their number: ``way(3)``, three
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import importlib.metadata
 import json
 import math
 import os
+import platform
 import statistics
 import sys
 import threading
@@ -67,6 +69,12 @@ def peer(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except (ImportError, RuntimeError):
         return None
+
+
+def one_arena() -> None:
+    """glibc keeps large arrays of other threads than the main one badly: a paused training would pay for its thread."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").mallopt(-8, 1)  # M_ARENA_MAX
 
 
 def synchronize(device: torch.device) -> None:
@@ -141,6 +149,7 @@ class PausedTraining:
     """
 
     def __init__(self, settings: PretrainSettings) -> None:
+        one_arena()
         self._settings = settings
         self._go, self._there = threading.Semaphore(0), threading.Semaphore(0)
         self._left = 0
