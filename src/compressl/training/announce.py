@@ -24,7 +24,8 @@ def announce(
         console.print(note, highlight=False, markup=False)
     console.print(
         f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at "
-        f"{training.card.size} px · {settings.epochs} epoch{'s' * (settings.epochs > 1)} of {training.steps_per_epoch} steps · "
+        f"{training.card.size} px · {settings.epochs} epoch{'s' * (settings.epochs > 1)} of "
+        f"{training.steps_per_epoch} steps · "
         f"{'' if processes == 1 else f'{processes} x '}{record['device']} {training.precision}, "
         f"{record['threads']} threads · {run.path}",
         highlight=False,
