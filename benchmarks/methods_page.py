@@ -58,13 +58,14 @@ def table(data: str) -> str:
         return "No figures yet."
     one_record = records[0]
     machine = one_record["environment"]
+    processors = " or ".join(sorted({r["environment"]["processor"] for r in records}))
     largest = max(r[m]["high"] - r[m]["low"] for r in records for m in ("knn", "linear")) * 50
     return "\n".join(
         [
             f"{about} Mean and standard deviation over seeds, in percent, on {one_record['test_images']:,} test images "
             f"(the 95 % interval over test images is at most ±{largest:.1f}; that of the difference is paired over "
             "them and covers the seeds that both have). "
-            f"Machine: {machine['processor']}, one thread, {machine['precision']}; torch {machine['torch']}, "
+            f"Machine: {processors}, one thread, {machine['precision']}; torch {machine['torch']}, "
             f"Python {machine['python']}.",
             "",
             "| method | | kNN | kNN less the random encoder's | linear probe | seeds |",
