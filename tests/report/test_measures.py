@@ -169,7 +169,8 @@ def test_skipped_and_seconds_are_told_once(make_run: MakeRun) -> None:
 def test_names_beside_points_do_not_cover_each_other() -> None:
     from compressl.measures.intervals import Estimate
     from compressl.report import charts
-    from compressl.report.charts import Axis, Point
+    from compressl.report.axes import Axis
+    from compressl.report.charts import Point
 
     near = [Point(f"name {i}", i, Estimate(5 + 0.01 * i, 5, 5.1), Estimate(0.8, 0.79, 0.81)) for i in range(4)]
     near.append(Point("far", None, Estimate(1, 1, 1), Estimate(0.2, 0.1, 0.3)))

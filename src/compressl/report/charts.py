@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressl.measures.intervals import Estimate
+from compressl.report.axes import Axis, dashes, mark, scales
 from compressl.report.svg import (
-    COLORS,
     GRID,
     INK,
     MUTED,
     color,
-    compact,
     figure_of,
     name_ends,
     place,
@@ -33,7 +31,6 @@ Name = tuple[str, float, float, str]
 
 WIDTH, HEIGHT = 4.0, 2.6  # inches
 CELL = 0.2  # inches, of a heat map
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STRONGEST = 0.5  # opacity of a cell: ink must stay legible on it in light and dark
 
 
@@ -74,26 +71,13 @@ class Path:
     hollow: Sequence[bool]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What an axis measures, and how."""
-
-    label: str
-    log: bool = False
-    share: bool = False
-    zero: bool = False
-    """Begins at 0."""
-    ticks: tuple[float, ...] = ()
-    """Default: wherever it suits."""
-
-
 def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis, *, alt: str) -> str:
     """Lines, each named at its end; ``name`` is unique in the page."""
     with style():
         figure, axes = figure_of(WIDTH, HEIGHT)
         for line in drawn:
             _line(axes, line)
-        _scales(axes, x, y)
+        scales(axes, x, y)
         ends = [(line.label, line.y[-1], color(line.color)) for line in drawn if line.label]
         widest = max((len(label) for label, _, _ in ends), default=0)
         figure.subplots_adjust(left=0.13, right=0.97 - 0.0185 * widest - 0.01 * bool(widest), top=0.88, bottom=0.19)
@@ -109,9 +93,9 @@ def points(name: str, drawn: Sequence[Point], x: Axis, y: Axis, *, alt: str) -> 
             shade = color(p.color)
             axes.plot([p.x.low, p.x.high], [p.y.value] * 2, color=shade, linewidth=1.2, alpha=0.6)
             axes.plot([p.x.value] * 2, [p.y.low, p.y.high], color=shade, linewidth=1.2, alpha=0.6)
-            _mark(axes, p.x.value, p.y.value, shade, p.hollow, 5.5)
+            mark(axes, p.x.value, p.y.value, shade, p.hollow, 5.5)
         axes.margins(0.16, 0.14)
-        _scales(axes, x, y)
+        scales(axes, x, y)
         figure.subplots_adjust(left=0.13, right=0.97, top=0.88, bottom=0.19)
         taken = [spot for p in drawn for spot in ((p.x.low, p.y.value), (p.x.high, p.y.value))]
         place(figure, axes, [(p.label, p.x.value, p.y.value, color(p.color)) for p in drawn], taken)
@@ -126,15 +110,15 @@ def paths(name: str, drawn: Sequence[Path], x: Axis, y: Axis, *, alt: str) -> st
         for path in drawn:
             shade = color(path.color)
             across, up = zip(*path.spots, strict=True)
-            axes.plot(across, up, color=shade, linewidth=1.3, alpha=0.7, dashes=_dashes(path.color, False))
+            axes.plot(across, up, color=shade, linewidth=1.3, alpha=0.7, dashes=dashes(path.color, False))
             for i, (spot, hollow) in enumerate(zip(path.spots, path.hollow, strict=True)):
-                _mark(axes, *spot, shade, hollow, 6.5 if i == len(path.spots) - 1 else 3.5)
+                mark(axes, *spot, shade, hollow, 6.5 if i == len(path.spots) - 1 else 3.5)
             names.append((path.last, *path.spots[-1], shade))
             if len(path.spots) > 1:
                 starts.append((path.first, *path.spots[0], shade))
             taken += _along(path.spots)
         axes.margins(0.16, 0.16)
-        _scales(axes, x, y)
+        scales(axes, x, y)
         figure.subplots_adjust(left=0.13, right=0.82, top=0.88, bottom=0.19)
         place(figure, axes, names + _distinct(axes, starts), taken)
         return to_svg(figure, name, alt)
@@ -203,8 +187,8 @@ def dots(
             axes.text(-0.03, i, kind, color=INK, ha="right", va="center_baseline", transform=axes.get_yaxis_transform())
             for index, values, hollow in drawn:
                 if (value := values[i]) is not None:
-                    _mark(axes, value, i, color(index), hollow, 6.0)
-        _scales(axes, x, Axis(""))
+                    mark(axes, value, i, color(index), hollow, 6.0)
+        scales(axes, x, Axis(""))
         axes.set_ylim(len(kinds) - 0.5, -0.6)
         axes.yaxis.set_visible(False)
         axes.set_xlabel(x.label)
@@ -222,8 +206,8 @@ def reliability(name: str, before: Sequence[Spot3], after: Sequence[Spot3], shad
             if spots:
                 axes.plot([s[0] for s in spots], [s[1] for s in spots], color=tint, linewidth=1.1, alpha=0.6)
             for confidence, accuracy, share in spots:
-                _mark(axes, confidence, accuracy, tint, hollow, 3.0 + 14 * share**0.5)
-        _scales(axes, Axis("confidence", share=True), Axis("right", share=True))
+                mark(axes, confidence, accuracy, tint, hollow, 3.0 + 14 * share**0.5)
+        scales(axes, Axis("confidence", share=True), Axis("right", share=True))
         axes.set_xlim(-0.02, 1.04)
         axes.set_ylim(-0.02, 1.04)
         figure.subplots_adjust(left=0.13, right=0.98, top=0.9, bottom=0.165)
@@ -234,18 +218,9 @@ def _line(axes: Axes, line: Line) -> None:
     shade, x = color(line.color), list(line.x)
     if line.low is not None and line.high is not None:
         axes.fill_between(x, line.low, line.high, color=shade, alpha=0.16, linewidth=0)
-    axes.plot(x, line.y, color=shade, dashes=_dashes(line.color, line.dashed))
+    axes.plot(x, line.y, color=shade, dashes=dashes(line.color, line.dashed))
     for a, b, hollow in zip(x, line.y, line.hollow or (), strict=False):
-        _mark(axes, a, b, shade, hollow, 4.0)
-
-
-def _dashes(index: int | None, dashed: bool) -> tuple[Any, Any]:
-    return (5, 2) if dashed or (index or 0) >= COLORS else (None, None)
-
-
-def _mark(axes: Axes, x: float, y: float, shade: str, hollow: bool, size: float) -> None:
-    look = {"markerfacecolor": "none", "markeredgewidth": 1.1} if hollow else {"markeredgewidth": 0}
-    axes.plot([x], [y], marker="o", linestyle="none", markersize=size, color=shade, **look)
+        mark(axes, a, b, shade, hollow, 4.0)
 
 
 def _distinct(axes: Axes, names: Sequence[Name]) -> list[Name]:
@@ -269,36 +244,3 @@ def _along(spots: Sequence[tuple[float, float]], between: int = 6) -> list[tuple
     for (a, b), (c, d) in pairwise(spots):
         found += [(a + t * (c - a), b + t * (d - b)) for t in np.linspace(0, 1, between)[1:].tolist()]
     return found
-
-
-def _scales(axes: Axes, x: Axis, y: Axis) -> None:
-    for axis, one, few in ((axes.xaxis, x, 6), (axes.yaxis, y, 5)):
-        _scale(axes, axis, one, few)
-    axes.autoscale_view()  # names are placed before the figure is drawn
-    if x.zero and not x.log:
-        axes.set_xlim(left=0)
-    if y.zero and not y.log:
-        axes.set_ylim(bottom=0)
-    axes.set_xlabel(x.label)
-    axes.set_title(y.label, loc="left", fontsize=9.5, color=MUTED, pad=8)
-
-
-def _tick(value: float, axis: Axis) -> str:
-    if axis.log and 0 < value < 0.001:
-        return f"10{str(round(math.log10(value))).translate(SUPERSCRIPTS)}"
-    return compact(value, share=axis.share)
-
-
-def _scale(axes: Axes, axis: Any, one: Axis, few: int) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-
-    if one.log:
-        (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(NullLocator())
-    if one.ticks:
-        axis.set_ticks(list(one.ticks))
-    elif not one.log:
-        axis.set_major_locator(MaxNLocator(few, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v, one)))
-    axis.set_tick_params(which="both", color=GRID)

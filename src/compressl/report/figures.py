@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressl.measures.intervals import Estimate
+from compressl.report.axes import dashes
 from compressl.report.reading import Series
 from compressl.report.svg import (
-    COLORS,
     GRID,
     INK,
     MUTED,
@@ -155,10 +155,9 @@ def _draw(axes: Axes, line: Curve) -> None:
     x, mean, low, high = reduce(line.values)
     shade = color(line.color)
     marker = "o" if len(x) < 12 else None
-    dashes = (5, 2) if line.color >= COLORS else (None, None)
     if len(line.values) > len(x):
         axes.fill_between(x, low, high, color=shade, alpha=0.16, linewidth=0)
-    axes.plot(x, mean, color=shade, marker=marker, markersize=3.5, markeredgewidth=0, dashes=dashes)
+    axes.plot(x, mean, color=shade, marker=marker, markersize=3.5, markeredgewidth=0, dashes=dashes(line.color, False))
 
 
 def describe(values: Series, *, share: bool = False) -> str:

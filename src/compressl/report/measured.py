@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from compressl.report.measures import accuracy, differences, geometry, information, robustness, uncertainty
-from compressl.report.measures.parts import Group, Member, Record, Section, at, fixed, items, number
+from compressl.report.measures.cells import Record, at, fixed, items, number
+from compressl.report.measures.parts import Group, Member, Section
 from compressl.report.reading import Run
 
 TOPICS = (differences, information, robustness, accuracy, geometry, uncertainty)  # in the order of the page

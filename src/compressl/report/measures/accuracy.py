@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from compressl.report import charts
-from compressl.report.charts import Axis
+from compressl.report.axes import Axis
+from compressl.report.measures.cells import at, attempt, estimate, items, share
 from compressl.report.measures.parts import (
     Figure,
     Group,
@@ -11,13 +12,9 @@ from compressl.report.measures.parts import (
     Section,
     Shown,
     Table,
-    at,
-    attempt,
-    estimate,
-    items,
+    line_figure,
     representations,
     section,
-    share,
     table,
 )
 from compressl.report.summary import percent
@@ -58,20 +55,13 @@ def _curve(group: Group) -> list[Figure]:
         words.append(
             f"{shown.name} {percent(estimates[0].value)} from {x[0]:g} to {percent(estimates[-1].value)} from {x[-1]:g}"
         )
-    if not drawn:
-        return []
-    svg = charts.lines(
-        group.named("few-labels"),
-        drawn,
-        Axis("labels per class", log=True, ticks=tuple(sorted(amounts))),
-        Axis("right", share=True),
-        alt=f"Accuracy by labels per class: {'; '.join(words)}.",
-    )
+    title = "Accuracy by labels per class"
     caption = (
         "Mean over draws of the labelled images, the same draws for all; bands are 95\u202f% intervals. Gray: a random "
         "encoder and raw pixels (dashed). Higher is better."
     )
-    return [Figure("Accuracy by labels per class", svg, caption)]
+    axes = Axis("labels per class", log=True, ticks=tuple(sorted(amounts))), Axis("right", share=True)
+    return line_figure(group, "few-labels", title, drawn, axes, what=title, words=words, caption=caption)
 
 
 def _amounts(group: Group) -> list[Table]:

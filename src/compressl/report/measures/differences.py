@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from compressl.evaluation.differences import Difference, differences
-from compressl.report.measures.parts import Cell, Column, Group, Member, Row, Section, Table, between, fixed, section
+from compressl.report.measures.cells import Cell, between, fixed
+from compressl.report.measures.parts import Column, Group, Member, Row, Section, Table, section
 
 BETTER = {1: "more is better", -1: "less is better", 0: "neither is better as such"}
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from compressl.report import charts
-from compressl.report.charts import Axis
+from compressl.report.axes import Axis
+from compressl.report.measures.cells import Cell, Record, at, fixed, items, number, numbers, plain, points, share
 from compressl.report.measures.parts import (
-    Cell,
     Column,
     Figure,
     Group,
     Line,
-    Record,
     Section,
     Table,
-    at,
-    fixed,
-    items,
-    number,
-    numbers,
-    plain,
-    points,
+    line_figure,
     representations,
     section,
-    share,
     table,
 )
 from compressl.report.svg import significant
@@ -57,20 +49,13 @@ def _spectrum(group: Group) -> list[Figure]:
         drawn.append(charts.Line(shown.label, shown.color, x, y, dashed=dashed))
         half = sum(ratio >= 0.01 for ratio in ratios)
         words.append(f"{shown.name}: {half} of {len(ratios)} directions above a hundredth of the first")
-    if not drawn:
-        return []
-    svg = charts.lines(
-        group.named("spectrum"),
-        drawn,
-        Axis("direction"),
-        Axis("variance, share of the largest", log=True),
-        alt=f"Eigenvalues of the covariance of the features: {'; '.join(words)}.",
-    )
+    what = "Eigenvalues of the covariance of the features"
+    axes = Axis("direction"), Axis("variance, share of the largest", log=True)
     caption = (
         "Variance of the features along their principal directions, over the largest. A line that falls late uses more "
         "directions; a steep fall is a partial collapse."
     )
-    return [Figure("Directions in use", svg, caption)]
+    return line_figure(group, "spectrum", "Directions in use", drawn, axes, what=what, words=words, caption=caption)
 
 
 def _augmentations(group: Group) -> list[Figure]:

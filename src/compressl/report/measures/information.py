@@ -7,21 +7,16 @@ from typing import Any
 
 from compressl.measures.intervals import Estimate
 from compressl.report import charts
-from compressl.report.charts import Axis
+from compressl.report.axes import Axis
+from compressl.report.measures.cells import Cell, Record, at, estimate, fixed, number, plain
 from compressl.report.measures.parts import (
-    Cell,
     Figure,
     Group,
     Line,
-    Record,
     Section,
     Table,
-    at,
-    estimate,
-    fixed,
-    number,
+    line_figure,
     of_runs,
-    plain,
     representations,
     section,
     table,
@@ -147,22 +142,15 @@ def _curve(group: Group, of: str, bound: str, title: str, meaning: str) -> list[
         y = low_ends if bound == "lower" else high_ends
         drawn.append(charts.Line(shown.label, shown.color, across, y, low_ends, high_ends, hollow=hollow))
         words.append(f"{shown.name} from {fixed(y[0], 2)} to {fixed(y[-1], 2)} bits")
-    if not drawn:
-        return []
     side = "at least" if bound == "lower" else "at most"
-    svg = charts.lines(
-        group.named(f"rate-{of}"),
-        drawn,
-        Axis("bits between codes at right angles", log=True),
-        Axis(f"{of}, bits, {side}", zero=True),
-        alt=f"{title}, from the dullest code to the sharpest: {'; '.join(words)}.",
-    )
+    what = f"{title}, from the dullest code to the sharpest"
+    axes = Axis("bits between codes at right angles", log=True), Axis(f"{of}, bits, {side}", zero=True)
     caption = (
         f"{'Lower' if bound == 'lower' else 'Upper'} bound, with a band to the other one, over how far apart the noise "
         f"of the code leaves two features at right angles; sharper codes, whose upper bound passes {MOST_BITS:g} bits, "
         f"are left out. {meaning}" + CIRCLES * any(any(d.hollow or ()) for d in drawn)
     )
-    return [Figure(title, svg, caption)]
+    return line_figure(group, f"rate-{of}", title, drawn, axes, what=what, words=words, caption=caption)
 
 
 def _bits(group: Group) -> list[Table]:

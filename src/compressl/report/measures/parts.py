@@ -1,22 +1,18 @@
-"""What the sections of the measures are made of, and how a record is read so that a damaged part costs only itself."""
+"""What the sections of the measures are made of."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
-from compressl.measures.intervals import Estimate
+from compressl.report import charts
+from compressl.report.axes import Axis
+from compressl.report.measures.cells import DAMAGE, Cell, Record, at, attempt, items
 from compressl.report.reading import BASELINES, Run
-from compressl.report.summary import percent
 
-Record = Mapping[str, Any]
 ENCODER = "encoder"
-DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)  # what a record of other shape raises
 SHORTER = {"random encoder": "random", "raw pixels": "pixels"}  # at the end of a line
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,12 +76,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Cell:
-    value: str
-    small: str = ""
-
-
-@dataclass(frozen=True)
 class Row:
     """A row of a table; without cells a heading of those that follow."""
 
@@ -119,43 +109,6 @@ class Section:
 
 Line = tuple[str, str, Callable[[Record], Cell | None] | None]  # name, note, how to read it; None for a heading
 NONE = Cell("–")
-
-
-def at(record: Any, *path: str | int) -> Any:
-    """What stands at a place of a record; None where it is missing or the record has another shape.
-
-    >>> at({"a": [1, {"b": 2}]}, "a", 1, "b"), at({"a": 3}, "a", "b") is None
-    (2, True)
-    """
-    for name in path:
-        try:
-            record = record[name]
-        except (LookupError, TypeError):
-            return None
-    return record
-
-
-def number(found: Any) -> float | None:
-    """A finite number, or None."""
-    whole = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    return float(found) if whole else None
-
-
-def numbers(found: Any) -> list[float]:
-    """A list of finite numbers, or nothing."""
-    values = [number(value) for value in found] if isinstance(found, list) else []
-    return [value for value in values if value is not None] if None not in values else []
-
-
-def estimate(found: Any) -> Estimate | None:
-    """A figure with its interval, or None."""
-    value, low, high = (number(at(found, name)) for name in ("value", "low", "high"))
-    return None if value is None or low is None or high is None else Estimate(value, low, high)
-
-
-def items(found: Any) -> list[tuple[str, Any]]:
-    """The pairs of a table of the record, or nothing."""
-    return list(found.items()) if isinstance(found, dict) else []
 
 
 def representations(group: Group, *path: str) -> list[Shown]:
@@ -208,62 +161,26 @@ def table(
     return [Table(title, columns, tuple(rows), caption, first, folded)] if rows else []
 
 
-def attempt(read: Callable[[Record], T], part: Record) -> T | None:
-    try:
-        return read(part)
-    except DAMAGE:
-        return None
+def line_figure(
+    group: Group,
+    name: str,
+    title: str,
+    drawn: Sequence[charts.Line],
+    axes: tuple[Axis, Axis],
+    *,
+    what: str,
+    words: Sequence[str],
+    caption: str,
+) -> list[Figure]:
+    """A figure of lines over one another; none without lines.
 
-
-def share(*path: str | int) -> Callable[[Record], Cell | None]:
-    """A share as a percentage, with its interval if it has one."""
-
-    def read(part: Record) -> Cell | None:
-        found = at(part, *path)
-        if (e := estimate(found)) is not None:
-            return Cell(percent(e.value), between(100 * e.low, 100 * e.high, 1))
-        value = number(found)
-        return None if value is None else Cell(percent(value))
-
-    return read
-
-
-def plain(*path: str | int, digits: int = 2, scale: float = 1.0) -> Callable[[Record], Cell | None]:
-    """A figure as it is, with its interval if it has one."""
-
-    def read(part: Record) -> Cell | None:
-        found = at(part, *path)
-        if (e := estimate(found)) is not None:
-            return Cell(fixed(scale * e.value, digits), between(scale * e.low, scale * e.high, digits))
-        value = number(found)
-        return None if value is None else Cell(fixed(scale * value, digits))
-
-    return read
-
-
-def points(*path: str | int) -> Callable[[Record], Cell | None]:
-    """A share as points of a hundred."""
-    return plain(*path, digits=1, scale=100.0)
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number with some digits after the point; three significant ones where fine figures would be 0.
-
-    >>> fixed(3.14159, 2), fixed(-0.001234, 2), fixed(-0.04, 1), fixed(1234.5, 1)
-    ('3.14', '−0.00123', '0.0', '1,234.5')
+    Args:
+        what, words: the figure, and each line, for those who do not see it.
     """
-    text = f"{value:,.{digits}f}"
-    if not text.strip("-0."):
-        text = f"{value:.3g}" if value and digits > 1 else text.lstrip("-")
-    return text.replace("-", "−")
-
-
-def between(low: float, high: float, digits: int) -> str:
-    """
-    >>> between(0.5, 1, 1), between(-0.5, 1, 1)
-    ('0.5 – 1.0', '−0.5 to 1.0')
-    """
-    return f"{fixed(low, digits)} {'to' if low < 0 else '–'} {fixed(high, digits)}"
+    if not drawn:
+        return []
+    svg = charts.lines(group.named(name), drawn, *axes, alt=f"{what}: {'; '.join(words)}.")
+    return [Figure(title, svg, caption)]
 
 
 def section(

@@ -6,24 +6,17 @@ from collections.abc import Callable
 
 from compressl.evaluation.differences import attack_name
 from compressl.report import charts
+from compressl.report.measures.cells import Cell, Record, at, items, number, numbers, points, share
 from compressl.report.measures.parts import (
-    Cell,
     Figure,
     Group,
     Line,
-    Record,
     Section,
     Shown,
     Table,
-    at,
-    items,
-    number,
-    numbers,
     of_runs,
-    points,
     representations,
     section,
-    share,
     table,
 )
 from compressl.report.summary import percent

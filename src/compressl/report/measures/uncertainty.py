@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from compressl.report import charts
-from compressl.report.charts import Axis, Spot3
+from compressl.report.axes import Axis
+from compressl.report.charts import Spot3
+from compressl.report.measures.cells import Record, at, estimate, items, number, numbers, plain, points, share
 from compressl.report.measures.parts import (
     Figure,
     Group,
     Line,
-    Record,
     Section,
     Table,
-    at,
-    estimate,
-    items,
-    number,
-    numbers,
+    line_figure,
     of_runs,
-    plain,
-    points,
     representations,
     section,
-    share,
     table,
 )
 from compressl.report.summary import percent
@@ -95,20 +89,13 @@ def _selective(group: Group) -> list[Figure]:
         y = [1 - value for value in risk]
         drawn.append(charts.Line(shown.label, shown.color, coverage, y))
         words.append(f"{shown.name} from {percent(y[0])} right of the surest to {percent(y[-1])} of all")
-    if not drawn:
-        return []
-    svg = charts.lines(
-        group.named("selective"),
-        drawn,
-        Axis("answered, surest first", share=True),
-        Axis("right of those answered", share=True),
-        alt=f"Selective accuracy by coverage: {'; '.join(words)}.",
-    )
+    what = "Selective accuracy by coverage"
+    axes = Axis("answered, surest first", share=True), Axis("right of those answered", share=True)
     caption = (
         "Accuracy if only the surest images are answered, by the largest probability of the linear probe. Higher is "
         "better; a line that falls to the right is a doubt that knows its errors, a flat one is worth nothing."
     )
-    return [Figure("Selective accuracy", svg, caption)]
+    return line_figure(group, "selective", "Selective accuracy", drawn, axes, what=what, words=words, caption=caption)
 
 
 def _calibration(group: Group) -> list[Table]:
