@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from compressl import randomness
@@ -62,7 +63,13 @@ class Views:
                 raise UsageError(f"View {number}: {' '.join(problems)}")
 
     def __call__(
-        self, images: Tensor, geometry: Tensor, indices: Tensor, epoch: int, normalized: bool = True
+        self,
+        images: Tensor,
+        geometry: Tensor,
+        indices: Tensor,
+        epoch: int,
+        normalized: bool = True,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> list[Tensor]:
         """One float32 [N, 3, size, size] tensor per recipe, on the device of ``images``.
 
@@ -72,13 +79,14 @@ class Views:
             indices: integer [N], of the images in their data set. On the CPU, as ``geometry``, they spare a GPU a wait.
             epoch: another epoch is another draw.
             normalized: False leaves the values in [0, 1].
+            memory_format: of the views. ``torch.channels_last`` spares a network that wants it a pass over them.
 
         Raises:
             ValueError: a shape or type other than these.
         """
         draws = self.draw(geometry, indices, epoch)
         return [
-            apply(images, geometry, parameters, recipe, normalized)
+            apply(images, geometry, parameters, recipe, normalized, memory_format)
             for parameters, recipe in zip(draws, self.recipes, strict=True)
         ]
 

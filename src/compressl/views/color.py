@@ -16,6 +16,8 @@ ORDERS = tuple(permutations(range(4)))
 """The 24 orders of the four operators; ``order`` indexes it."""
 IDENTITY = (1.0, 1.0, 1.0, 0.0)
 """Factors that change nothing."""
+LUMA = (0.2989, 0.587, 0.114)
+"""Shares of red, green and blue in a grey value."""
 
 _BLENDS = torch.tensor([[operator for operator in order if operator != HUE] for order in ORDERS])
 _BLENDS_BEFORE_HUE = torch.tensor([order.index(HUE) for order in ORDERS])
@@ -28,8 +30,9 @@ def luma(images: Tensor) -> Tensor:
     >>> luma(torch.ones(1, 3, 1, 1)).item()
     0.9999000430107117
     """
-    gray = images[:, 0:1] * 0.2989
-    return gray.add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:3], alpha=0.114)
+    red, green, blue = LUMA
+    gray = images[:, 0:1] * red
+    return gray.add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     >>> adjust_hue(red, torch.tensor([1 / 3])).flatten().round().tolist()
     [0.0, 1.0, 0.0]
     """
-    return _turn_hue_(images.clone(), shift)
+    return adjust_hue_(images.clone(), shift)
 
 
 def color_jitter(images: Tensor, factors: Tensor, order: Tensor, inplace: bool = False) -> Tensor:
@@ -121,7 +124,7 @@ def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor
     for step in range(4):
         last = first + counts[step]
         if last > first:
-            _turn_hue_(x[first:last], shift[first:last])
+            adjust_hue_(x[first:last], shift[first:last])
         if step < 3:
             _blend_(x[:active], blends[:, step], factor[:, step])
         first = last
@@ -138,8 +141,8 @@ def _blend_(x: Tensor, operator: Tensor, factor: Tensor) -> Tensor:
     return torch.addcmul(base, x, factor, out=x).clamp_(0, 1)
 
 
-def _turn_hue_(x: Tensor, shift: Tensor) -> Tensor:
-    """Hue turned with value and chroma kept, without a case for each channel that can be the largest.
+def adjust_hue_(x: Tensor, shift: Tensor) -> Tensor:
+    """:func:`adjust_hue` in place, with value and chroma kept, without a case for each channel that can be the largest.
 
     In sextants, the hue is 1 + (G' + B' - R') with primes for (x - min) / chroma, and its sign that of G - B; a channel
     is min + chroma * trapezoid(hue), the trapezoid clamp(|hue - 3| - 1, 0, 1) for red and clamp(2 - |hue - c|, 0, 1)

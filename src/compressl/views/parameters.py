@@ -11,6 +11,7 @@ from torch import Tensor
 from compressl.randomness import uniforms
 from compressl.settings.views import ViewRecipe
 from compressl.views.color import IDENTITY, ORDERS
+from compressl.views.threads import one_thread
 
 _ATTEMPTS = 10  # torchvision's, before a crop falls back on the centre
 # Lanes of the uniforms. They are part of what a seed means: add new ones at the end, never renumber.
@@ -48,6 +49,7 @@ class ViewParameters:
         return ViewParameters(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
+@one_thread()
 def draw(recipe: ViewRecipe, geometry: Tensor, indices: Tensor, stream_key: int) -> ViewParameters:
     """One draw per image. A row depends on its index, its geometry, the key and the recipe: not on the batch.
 

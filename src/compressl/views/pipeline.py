@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -9,20 +11,30 @@ from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
 from compressl.views.color import color_jitter, grayscale, jitter_group, solarize
 from compressl.views.parameters import ViewParameters
-from compressl.views.resample import resized_crop, store_boxes
+from compressl.views.resample import check_images, resized_crop, store_boxes
+from compressl.views.single import augment_each
+from compressl.views.threads import in_parts
 
-_CPU_CHUNK = 1 << 20
+_CPU_PART = 1 << 20
 """Float values augmented at a time on a CPU: they should stay in its cache from one operator to the next."""
+_LARGE = 128
+"""Views of more pixels across are augmented one at a time on a CPU: their operators outlast the calls."""
 
 
 @torch.no_grad()
 def apply(
-    images: Tensor, geometry: Tensor, parameters: ViewParameters, recipe: ViewRecipe, normalized: bool = True
+    images: Tensor,
+    geometry: Tensor,
+    parameters: ViewParameters,
+    recipe: ViewRecipe,
+    normalized: bool = True,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """The view that ``parameters`` describe, float32 [N, 3, size, size].
 
     Crop and flip, color jitter, greyscale, blur, solarisation, normalisation, in this order (Chen et al. 2020,
-    appendix A; Grill et al. 2020, appendix B). Autocast has no say here.
+    appendix A; Grill et al. 2020, appendix B). Autocast has no say here. On a CPU a view is the same to the bit in any
+    batch and on any number of threads.
 
     Args:
         images: uint8 [N, H, W, 3], on the device that does the work. An image of another size or shape than H x W was
@@ -31,30 +43,52 @@ def apply(
         parameters: of :func:`compressl.views.draw`, with the same recipe.
         recipe: gives the size, the mean and the standard deviation.
         normalized: False leaves the values in [0, 1].
+        memory_format: ``torch.channels_last`` spares a network that wants it a pass over the views.
 
     Raises:
         ValueError: ``images`` is not uint8 [N, H, W, 3], or ``parameters`` or ``geometry`` is for another number.
     """
-    n, device = len(images), images.device
+    n, device, size = len(images), images.device, recipe.size
     if len(parameters) != n or geometry.shape != (n, 2):
         raise ValueError(f"{n} images need {n} parameters and geometries; got {len(parameters)}, {len(geometry)}.")
-    out = torch.empty(n, 3, recipe.size, recipe.size, device=device)
-    # Images that want the same work side by side: color_jitter then takes slices and moves nothing.
-    rows = jitter_group(parameters.factors, parameters.order).argsort(stable=True)
-    parameters, geometry = parameters[rows], geometry.cpu()[rows]
+    check_images(images)
+    on_cpu = device.type == "cpu"
+    if on_cpu:
+        _keep_freed_memory()
+    out = torch.empty(n, 3, size, size, device=device, memory_format=memory_format)
+    geometry = geometry.cpu()
     boxes = store_boxes(parameters.boxes, geometry, (images.shape[1], images.shape[2]))
-    chunk = max(1, n)
-    if device.type == "cpu":
-        chunk = max(1, _CPU_CHUNK // (3 * max(recipe.size**2, images.shape[1] * images.shape[2])))
-    with torch.autocast(device.type, enabled=False):
-        for first in range(0, n, chunk):
-            part = slice(first, first + chunk)
-            there = rows[part].to(device)
-            view = _augment(images.index_select(0, there), boxes[part], parameters[part], recipe.size)
-            if normalized:
-                normalize(view, recipe.mean, recipe.std, inplace=True)
-            out.index_copy_(0, there, view)
+    each = on_cpu and size > _LARGE
+    # Images that want the same work side by side: color_jitter then takes slices and moves nothing.
+    rows = torch.arange(n) if each else jitter_group(parameters.factors, parameters.order).argsort(stable=True)
+
+    def work(part: slice) -> None:
+        if each:
+            augment_each(images[part], boxes[part], parameters[part], recipe, normalized, out[part])
+            return
+        there = rows[part].to(device)
+        view = _augment(images.index_select(0, there), boxes[rows[part]], parameters[rows[part]], size)
+        if normalized:
+            normalize(view, recipe.mean, recipe.std, inplace=True)
+        out.index_copy_(0, there, view.contiguous(memory_format=memory_format))
+
+    if on_cpu:
+        in_parts(work, n, max(1, _CPU_PART // (3 * max(size**2, images.shape[1] * images.shape[2]))))
+    else:
+        with torch.autocast(device.type, enabled=False):
+            work(slice(0, n))
     return out
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Ask glibc, in its own way, to keep the memory of operators' results from one operator to the next.
+
+    It returns freed blocks above a threshold to the system, and the next operator pays for every page anew: half the
+    time of small views. The threshold follows the largest block freed so far, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD): free one, of which no page was ever touched. Elsewhere this does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _augment(images: Tensor, boxes: Tensor, parameters: ViewParameters, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -65,20 +66,25 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None =
     >>> resized_crop(images, torch.tensor([[0, 0, 2, 2]]), 2, flip=torch.tensor([True]))[0, 0].mul(3).round().tolist()
     [[1.0, 0.0], [3.0, 2.0]]
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise ValueError(f"images must be uint8 [N, H, W, 3]; they are {images.dtype} {list(images.shape)}.")
+    check_images(images)
     n, height, width, _ = images.shape
     if boxes.shape != (n, 4):
         raise ValueError(f"boxes must be [{n}, 4], one row per image; they are {list(boxes.shape)}.")
     boxes = boxes.to(images.device, torch.float32)
     flip = None if flip is None else flip.to(images.device)
-    rows, row_weights = _triangle(boxes[:, 0], boxes[:, 2], height, size, None)
-    columns, column_weights = _triangle(boxes[:, 1], boxes[:, 3], width, size, flip)
-    row_weights *= 1 / 255  # the way from uint8 to [0, 1] without a pass of its own
+    rows = triangle(boxes[:, 0], boxes[:, 2], height, size)
+    columns = triangle(boxes[:, 1], boxes[:, 3], width, size, flip)
+    rows.weights.mul_(1 / 255)  # the way from uint8 to [0, 1] without a pass of its own
     # Each product moves the axis it resizes to the end, so the channels come to the front without a transposition.
-    x = project(images.reshape(n, 1, height, width * 3), rows, row_weights, size)  # [N, 1, W * 3, size]
-    x = project(x.reshape(n, 1, width, 3 * size), columns, column_weights, size)  # [N, 1, 3 * size, size]
+    x = project(images.reshape(n, 1, height, width * 3), rows.taps(), rows.weights, size)  # [N, 1, W * 3, size]
+    x = project(x.reshape(n, 1, width, 3 * size), columns.taps(), columns.weights, size)  # [N, 1, 3 * size, size]
     return x.reshape(n, 3, size, size).clamp_max_(1)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise a ValueError if these are not uint8 [N, H, W, 3]."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images must be uint8 [N, H, W, 3]; they are {images.dtype} {list(images.shape)}.")
 
 
 def project(x: Tensor, taps: Tensor | None, weights: Tensor, size: int) -> Tensor:
@@ -112,10 +118,30 @@ def blocks_of(size: int) -> tuple[int, int]:
     return blocks, math.ceil(size / blocks)
 
 
-def _triangle(
-    start: Tensor, length: Tensor, extent: int, size: int, flip: Tensor | None
-) -> tuple[Tensor | None, Tensor]:
-    """Taps and weights for :func:`project`: resize the intervals ``start``, ``length`` [N] of ``extent`` pixels."""
+@dataclass(frozen=True)
+class Bands:
+    """A resize of one axis of N images: a band of weights for each run of output pixels."""
+
+    extent: int
+    """Pixels of the input axis."""
+    first: Tensor
+    """float32 [N, blocks]: the first input pixel that each block reads."""
+    count: Tensor
+    """float32 [N]: how many of them it reads at most; later weights are 0."""
+    weights: Tensor
+    """float32 [N, blocks, block, reach]: of the pixels from ``first`` on. Pixels beyond the axis weigh 0."""
+
+    def taps(self) -> Tensor | None:
+        """As :func:`project` takes them."""
+        _, blocks, _, reach = self.weights.shape
+        if blocks == 1:
+            return None
+        pixel = self.first[:, :, None] + torch.arange(reach, device=self.first.device)
+        return pixel.clamp_max_(self.extent - 1).to(torch.int64)
+
+
+def triangle(start: Tensor, length: Tensor, extent: int, size: int, flip: Tensor | None = None) -> Bands:
+    """Resize the intervals ``start``, ``length`` (float32 [N], pixels) of an axis of ``extent`` pixels to ``size``."""
     blocks, block = blocks_of(size)
     widest = extent / size  # no interval is longer than the axis: a bound on the reach that needs no data
     reach = min(extent, math.ceil(block * widest + 2 * max(widest, 1)) + 2)
@@ -133,16 +159,15 @@ def _triangle(
     center = (output + 0.5) * scale  # [N, blocks, block], from the start of the interval, as everything below
     if blocks == 1:
         first = torch.zeros_like(start)
-        taps = None
+        count = torch.full_like(start, extent)
     else:
-        first = (start + center.amin(2, keepdim=True) - support).floor().clamp(0, extent - reach)  # [N, blocks, 1]
-    pixel = first + torch.arange(reach, device=start.device)
-    if blocks > 1:
-        taps = pixel.to(torch.int64)
-    pixel = pixel - start  # left edges, [N, blocks, reach]
+        first = (start + center.amin(2, keepdim=True) - support).floor_().clamp_(0, extent - 1)  # [N, blocks, 1]
+        count = (block * scale + 2 * support).ceil_().add_(2).clamp_max_(reach)
+    pixel = first + torch.arange(reach, device=start.device) - start  # left edges, [N, blocks, reach]
     covered = (torch.minimum(pixel + 1, length) - pixel.clamp_min(0)).clamp_min_(0)
     weights = ((pixel + 0.5) / support)[:, :, None] - (center / support)[..., None]  # [N, blocks, block, reach]
     torch.sub(1.0, weights.abs_(), out=weights)
     weights.clamp_min_(0).mul_(covered[:, :, None])
     # A box inside the image always covers something; the bound keeps a box on its very edge finite.
-    return taps, weights.mul_(weights.sum(3, keepdim=True).clamp_min_(1e-12).reciprocal_())
+    weights.mul_(weights.sum(3, keepdim=True).clamp_min_(1e-12).reciprocal_())
+    return Bands(extent, first[..., 0], count[:, 0, 0], weights)
