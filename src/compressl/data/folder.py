@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from compressl.data.decode import LIMITS, UnreadableImage, extensions
+from compressl.data.names import Names
 from compressl.data.source import Family, digest
 from compressl.errors import DataError
 
@@ -35,11 +36,11 @@ class FolderSource:
             raise DataError(
                 f"{root} holds no images.", "Give a folder with image files such as .jpg, .png or .webp, at any depth."
             )
-        self.paths = [path for path, _ in files]
-        self.sizes = [size for _, size in files]
+        self.paths = Names(path for path, _ in files)
+        self.sizes = np.array([size for _, size in files], dtype=np.int64)
         self.class_names: list[str] | None = None
         self.labels = None
-        first = [path.split("/", 1)[0] if "/" in path else "" for path in self.paths]
+        first = [path.split("/", 1)[0] if "/" in path else "" for path, _ in files]
         classes = sorted(set(first))
         if "" not in classes and len(classes) >= 2:
             self.class_names = classes
@@ -58,7 +59,7 @@ class FolderSource:
         return self.paths[index]
 
     def fingerprint(self) -> str:
-        return digest(zip(self.paths, self.sizes, strict=True))
+        return digest(zip(self.paths, self.sizes.tolist(), strict=True))
 
 
 def folder_family(root: Path) -> Family:

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -147,12 +146,15 @@ def order(
     """
     steps_per_epoch = length // batch_size
     share = batch_size // world_size
-    permutation = lru_cache(maxsize=1)(lambda epoch: randomness.permutation(length, seed, epoch))
+    kept: dict[int, Tensor] = {}  # the permutation of one epoch: two would be 160 MB for ten million images
 
     def indices(step: int) -> tuple[int, Tensor]:
         epoch, position = divmod(step, steps_per_epoch)
+        if epoch not in kept:
+            kept.clear()
+            kept[epoch] = randomness.permutation(length, seed, epoch)
         first = position * batch_size + rank * share
-        return epoch, permutation(epoch)[first : first + share]
+        return epoch, kept[epoch][first : first + share]
 
     return indices
 
