@@ -101,6 +101,15 @@ def test_a_difference_map_needs_the_same_corruptions(make_run: MakeRun) -> None:
     assert len(sections_of(make_run, FULL, other)["robustness-0"].figures) == 2
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are their descriptions: where reading is what may break, drawing costs time alone."""
+    from compressl.report import charts
+
+    for name in ("lines", "points", "paths", "heat", "reliability", "dots"):
+        monkeypatch.setattr(charts, name, lambda *_, alt, **__: alt)
+
+
 def test_accuracy_that_was_not_asked_for(make_run: MakeRun, tmp_path: Path) -> None:
     record = full_record(0.8) | {"results": {}}
     page = page_of([make_run("a", evaluated=record)], tmp_path)
@@ -108,12 +117,18 @@ def test_accuracy_that_was_not_asked_for(make_run: MakeRun, tmp_path: Path) -> N
     assert "Its accuracy has not been measured." in page
     assert 'id="results"' not in page
     assert 'id="information-0"' in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_accuracy_that_some_runs_lack(make_run: MakeRun, tmp_path: Path) -> None:
+    record = full_record(0.8) | {"results": {}}
     both = page_of([make_run("b", evaluated=full_record(0.8)), make_run("c", evaluated=record)], tmp_path)
     assert "b: a linear probe" in both
     none = page_of([make_run("d", evaluated=record), make_run("e", evaluated=record)], tmp_path)
     assert "The accuracy of none of the runs has been measured." in none
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("measure", list(FULL["measures"]))
 def test_a_missing_measure_costs_only_itself(make_run: MakeRun, measure: str) -> None:
     record = full_record(0.7)
@@ -131,16 +146,14 @@ def places(found: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
     return [path] * bool(path) + [place for name, part in inner for place in places(part, (*path, name))]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("junk", [None, 3, "x", [3], {"value": "x"}, {"a": {"value": float("nan")}}])
 @pytest.mark.parametrize("topic", list(FULL["measures"]))
 def test_damage_never_breaks_the_page(make_run: MakeRun, topic: str, junk: object, monkeypatch: Any) -> None:
-    """Each part in turn is replaced; drawing is left out, reading is what may break."""
-    from compressl.report import charts
+    """Each part in turn is replaced."""
     from compressl.report.measures import differences
 
     monkeypatch.setattr(differences, "sections", lambda group: [])  # has tests of its own
-    for name in ("lines", "points", "paths", "heat", "reliability", "dots"):
-        monkeypatch.setattr(charts, name, lambda *_, alt, **__: alt)
     runs = read_runs([make_run(f"run{i}", lines=ONE_LINE, evaluated=FULL) for i in range(1)])
     assert runs[0].evaluation
     for place in places(FULL["measures"][topic]):
@@ -182,6 +195,21 @@ def test_names_beside_points_do_not_cover_each_other() -> None:
     assert len(boxes) == 4
     for i, (left, line) in enumerate(boxes):
         assert all(abs(left - a) > WIDEST or abs(line - b) > 9 for a, b in boxes[:i])
+
+
+def test_names_do_not_cover_the_title() -> None:
+    from compressl.report import charts
+    from compressl.report.axes import Axis
+
+    spots = [(1.0, 0.0), (0.6, 3.0), (0.2, 4.6)]  # to the upper left, where the title stands
+    drawn = [
+        charts.Path(i, [*spots, (x, 5.0)], "first", f"run {i}\nstep 4", [False] * 4) for i, x in enumerate((0.12, 0.1))
+    ]
+    svg = charts.paths("p", drawn, Axis("superfluous"), Axis("kept, bits, at least"), alt="paths")
+    (title,) = (float(y) for y in re.findall(r'<text [^>]*?rotate\(0 [\d.]+ ([\d.]+)\)"[^>]*>kept', svg))
+    names = [float(y) for y in re.findall(r'<text [^>]*?translate\([\d.]+ ([\d.]+)\)"[^>]*>run', svg)]
+    assert len(names) == 2
+    assert min(names) > title + 9
 
 
 def test_a_run_without_density_and_fine_tuning_is_not_damaged(make_run: MakeRun) -> None:

@@ -155,7 +155,7 @@ def significant(value: float) -> str:
 def place(
     figure: Figure, axes: Axes, texts: Sequence[tuple[str, float, float, str]], taken: Sequence[Spot] = ()
 ) -> None:
-    """Names (text, x, y, color) beside their points, where they cover neither each other nor other points.
+    """Names (text, x, y, color) beside their points, where they cover neither each other, other points nor the title.
 
     Args:
         taken: points of the data that no name should cover.
@@ -164,7 +164,8 @@ def place(
     frame = figure.bbox
     spots = [axes.transData.transform(spot) for spot in (*taken, *((x, y) for _, x, y, _ in texts))]
     marks = [(x - 3 * unit, y - 3 * unit, x + 3 * unit, y + 3 * unit) for x, y in spots]
-    boxes: list[tuple[float, ...]] = []
+    edge, above = axes.bbox.x0, axes.bbox.y1 + 4 * unit
+    boxes: list[tuple[float, ...]] = [(edge, above, edge + 5.6 * len(axes.get_title("left")) * unit, frame.height)]
     for text, x, y, shade in texts:
         words = text.split("\n")
         at, width = axes.transData.transform((x, y)), 5.6 * max(map(len, words)) * unit
