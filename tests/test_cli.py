@@ -139,7 +139,7 @@ def test_data_that_cannot_be_used(
         (["evaluate", "nowhere", "--data", "digits"], 4, "holds no finished encoder"),
         (["report", "nowhere"], 4, "holds no run"),
         (["list", "--all"], 2, "takes no options"),
-        (["doctor", "now"], 2, "takes no options"),
+        (["doctor", "now"], 2, "'now' stands alone"),
     ],
 )
 def test_what_cannot_be_asked(

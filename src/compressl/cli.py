@@ -62,12 +62,13 @@ def list_(argv: Sequence[str]) -> None:
 
 def doctor(argv: Sequence[str]) -> None:
     """What is wrong with this machine, and the cure."""
-    from compressl.settings.loading import no_options
+    from compressl.settings.doctor import DoctorSettings
+    from compressl.settings.loading import load_flags
 
-    no_options(argv, "compressl doctor", doctor.__doc__)
+    settings = load_flags(DoctorSettings, argv, "compressl doctor")
     from compressl.doctor import examine
 
-    if not examine():
+    if not examine(cache=settings.cache):
         raise SystemExit(1)
 
 

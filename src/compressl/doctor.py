@@ -29,11 +29,11 @@ class Finding:
 MARKS = {"good": "[green]✓[/]", "note": "[yellow]·[/]", "bad": "[red]✗[/]"}
 
 
-def examine(console: Console | None = None) -> bool:
-    """Print what was found; True if nothing is broken."""
+def examine(console: Console | None = None, *, cache: bool = False) -> bool:
+    """Print what was found, with ``cache`` in every byte of the packed images too; True if nothing is broken."""
     console = console or PatientConsole(highlight=False)
     sound = True
-    for check in CHECKS:
+    for check in (*CHECKS, packed_images) if cache else CHECKS:
         try:
             finding = check()
         except Exception as error:  # a doctor that dies helps nobody
@@ -159,6 +159,28 @@ def disk() -> Finding:
     if free < 2:
         return Finding("bad", f"{free:.1f} GB free for the cache {cache}", "Free some space, or set COMPRESSL_CACHE.")
     return Finding("good", f"{free:.0f} GB free for the cache {cache}")
+
+
+def packed_images() -> Finding:
+    """Whether packed images are, to the byte, what was written."""
+    from compressl.data import Damaged, default_cache, verify
+
+    folders = sorted(path.parent for path in default_cache().glob("[!.]*/journal.jsonl"))
+    damaged = []
+    for folder in folders:
+        try:
+            damaged += [f"{folder}: images {start} to {stop - 1}" for start, stop in verify(folder)]
+        except Damaged as error:
+            damaged.append(f"{folder}: {error}")
+    if damaged:
+        return Finding(
+            "bad",
+            f"packed images that are not what was written: {'; '.join(damaged)}",
+            "Remove store.json from each of these folders: the next run decodes what is damaged again.",
+        )
+    return Finding(
+        "good", f"{len(folders)} packed collection{'s' * (len(folders) != 1)} in the cache, each what was written"
+    )
 
 
 def memory() -> Finding:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small import small_settings
 
-from compressl.data import ArraySource, FolderSource, PackedImages, batches, pack
+from compressl.data import ArraySource, FolderSource, PackedImages, batches, open_source, pack
 from compressl.data import store as store_module
 from compressl.errors import CompresslWarning, DataError, UsageError
 from compressl.settings.encoder import EncoderSettings
@@ -131,6 +131,14 @@ def test_a_full_disk_is_why_images_are_decoded_on_demand(photos: Path, tmp_path:
     assert not packed.on_demand
     assert packed.note == ""
     assert_same_batches(packed, lazy)
+
+
+def test_large_parquet_files_are_said_to_be_slow(tmp_path: Path, make_parquet, monkeypatch) -> None:
+    source = open_source(str(make_parquet(tmp_path / "pets.parquet", [0, 1, 0, 1])), "train")
+    assert pack(source, view_size=16, cache=None, keep="no").note == ""
+    monkeypatch.setattr(store_module, "CACHE_BYTES", 100)
+    assert "in random order that is very slow" in pack(source, view_size=16, cache=None, keep="no").note
+    assert pack(source, view_size=16, cache=None).note == ""
 
 
 def test_a_training_learns_the_same(photos: Path, tmp_path: Path) -> None:

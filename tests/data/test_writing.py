@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressl import doctor
 from compressl.data import ArraySource, PackedImages, pack
 from compressl.data import store as store_module
 from compressl.data.cache import Damaged, verify
@@ -239,3 +240,18 @@ def test_room_is_asked_for_what_is_missing(cache: Path, monkeypatch) -> None:
     usage = shutil.disk_usage(cache)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=60_000))  # half of the whole
     assert "Continuing" in packed(Counted(), cache).note
+
+
+def test_the_doctor_names_what_is_damaged(cache: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COMPRESSL_CACHE", str(cache))
+    packed(Counted(), cache)
+    assert doctor.packed_images().what == "1 packed collection in the cache, each what was written"
+    flip(store(cache) / "images.npy", 128 + 70 * SIDE * SIDE * 3)
+    found = doctor.packed_images()
+    assert found.verdict == "bad"
+    assert f"{store(cache)}: images 64 to 127" in found.what
+    (store(cache) / "store.json").unlink()  # the cure
+    source = Counted()
+    packed(source, cache)
+    assert sorted(source.reads) == list(range(64, 128))
+    assert doctor.packed_images().verdict == "good"

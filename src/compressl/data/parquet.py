@@ -46,11 +46,12 @@ class ParquetSource:
         self.column = _image_column(schemas[0], self.shown[0])
         self._groups: list[tuple[int, int]] = []  # (file, row group) of each row group in the data set
         self._starts = [0]  # first row of each of them, and the number of rows
+        self.nbytes = 0  # of all images, decompressed
         self._file_starts = [0, *accumulate(reader.metadata.num_rows for reader in self._readers)]
         for number, (reader, schema) in enumerate(zip(self._readers, schemas, strict=True)):
             self._check_column(schema, number)
             for group in range(reader.metadata.num_row_groups):
-                self._check_size(reader.metadata.row_group(group), number, group)
+                self.nbytes += self._checked_size(reader.metadata.row_group(group), number, group)
                 self._groups.append((number, group))
                 self._starts.append(self._starts[-1] + reader.metadata.row_group(group).num_rows)
         if len(self) == 0:
@@ -116,15 +117,16 @@ class ParquetSource:
                 "Give files of one data set.",
             )
 
-    def _check_size(self, group: Any, number: int, position: int) -> None:
+    def _checked_size(self, group: Any, number: int, position: int) -> int:
         columns = (group.column(i) for i in range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == self.column)
+        size: int = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == self.column)
         if size > GROUP_BYTES:
             raise DataError(
                 f"{self.shown[number]}: row group {position}, column {self.column}, takes {size / 2**20:.0f} MiB "
                 f"of memory, more than the {GROUP_BYTES // 2**20} allowed.",
                 "Write the file again with fewer rows in a group (row_group_size=1000).",
             )
+        return size
 
     def _read_labels(self, schemas: list[Any]) -> tuple[Labels | None, list[str] | None]:
         name = next((column for column in LABEL_COLUMNS if column in schemas[0].names), None)

@@ -23,6 +23,7 @@ from compressl.data.decode import Pixels
 from compressl.data.journal import Layout
 from compressl.data.on_demand import OnDemand
 from compressl.data.packing import Contents, plan, too_many_unreadable, unpack
+from compressl.data.parquet import CACHE_BYTES, ParquetSource
 from compressl.data.source import Labels, Source, Subset
 from compressl.errors import DataError
 
@@ -183,6 +184,14 @@ def _in_memory(source: Source, layout: Layout, progress: Progress | None) -> Con
 
 
 def _on_demand(source: Source, layout: Layout, max_unreadable: float, note: str) -> PackedImages:
+    whole = source
+    while isinstance(whole, Subset):
+        whole = whole.source
+    if isinstance(whole, ParquetSource) and whole.nbytes > CACHE_BYTES:
+        note += (
+            f" Each image of {source.name} costs the reading of a row group of Parquet, of which {CACHE_BYTES >> 30} "
+            "GiB are kept: in random order that is very slow. Tar files or a folder are read image by image."
+        )
     every = np.arange(len(source), dtype=np.int64)
     return PackedImages(
         images=OnDemand(source, layout, max_unreadable),
@@ -195,7 +204,7 @@ def _on_demand(source: Source, layout: Layout, max_unreadable: float, note: str)
         fingerprint=layout.fingerprint,
         source=source,
         origin=every,
-        note=note,
+        note=note.strip(),
     )
 
 
