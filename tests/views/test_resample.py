@@ -87,6 +87,23 @@ def test_large_views_read_all_they_reach() -> None:
     torch.testing.assert_close(steps, torch.full_like(steps, 100 / 225 / 255), atol=2e-6, rtol=0)
 
 
+def tensor_float(x: Tensor) -> Tensor:
+    """Rounded to the 10 bits after the point that a GPU multiplies with in TF32."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.parametrize("size", [32, 130])
+def test_low_precision_products_stay_within_a_grey_level(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, and the sums between the products, are rounded by at most 2**-11 each: 3 * 255 / 2**11 = 0.37 levels."""
+    images = torch.randint(0, 256, (6, 150, 150, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    images[0] = 255
+    boxes = random_boxes(6, 150, 150, seed=3)
+    exact, product = resized_crop(images, boxes, size), torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: product(*(tensor_float(t.contiguous()) for t in (a, b))))
+    error = (resized_crop(images, boxes, size) - exact).abs().max() * 255
+    assert 0.01 < error < 0.375  # it did round
+
+
 @pytest.mark.parametrize(
     ("height", "width", "proportion"), [(100, 100, 0.875), (57, 200, 0.875), (201, 90, 1.0), (1, 9, 0.1)]
 )

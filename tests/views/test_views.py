@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import pairwise
 from types import ModuleType
@@ -203,6 +204,16 @@ def test_autocast_has_no_say() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = views(images, geometry, indices, epoch=0)[0]
     assert torch.equal(inside, views(images, geometry, indices, epoch=0)[0])
+
+
+@pytest.mark.parametrize("size", [24, 130])
+def test_no_value_leaves_the_device(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does, on tensors without values: to wait for one is an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no such device
+    images, geometry, indices = batch()
+    out = Views((replace(FULL, size=size),), seed=0)(images.to("meta"), geometry, indices, epoch=0)[0]
+    assert out.is_meta
+    assert out.shape == (COUNT, 3, size, size)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="No GPU here.")

@@ -6,7 +6,7 @@ any batch, on any number of processes, after a resume. Operators are those of to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from compressl.errors import UsageError
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
 from compressl.views.color import color_jitter, grayscale, solarize
+from compressl.views.fused import Fused
 from compressl.views.parameters import ViewParameters, draw
 from compressl.views.pipeline import apply, denormalize, normalize
 from compressl.views.resample import center_boxes, resized_crop, store_boxes
@@ -54,6 +55,9 @@ class Views:
 
     recipes: tuple[ViewRecipe, ...]
     seed: int
+    compile: bool = False
+    """On a GPU, let torch.compile make few kernels of all operators. On a CPU it would be slower, and is not done."""
+    _fused: Fused | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.recipes:
@@ -61,6 +65,8 @@ class Views:
         for number, recipe in enumerate(self.recipes):
             if problems := recipe.check():
                 raise UsageError(f"View {number}: {' '.join(problems)}")
+        if self.compile:
+            object.__setattr__(self, "_fused", Fused())
 
     def __call__(
         self,
@@ -86,7 +92,7 @@ class Views:
         """
         draws = self.draw(geometry, indices, epoch)
         return [
-            apply(images, geometry, parameters, recipe, normalized, memory_format)
+            apply(images, geometry, parameters, recipe, normalized, memory_format, self._fused)
             for parameters, recipe in zip(draws, self.recipes, strict=True)
         ]
 
@@ -96,3 +102,19 @@ class Views:
             draw(recipe, geometry, indices, randomness.key("view", self.seed, epoch, number))
             for number, recipe in enumerate(self.recipes)
         ]
+
+    def try_compile(
+        self, batch: int, height: int, width: int, device: torch.device, memory_format: torch.memory_format
+    ) -> str | None:
+        """Compile now, on black images [batch, height, width, 3]: None, or a sentence on why that is off.
+
+        >>> Views((ViewRecipe(),), 0, compile=True).try_compile(1, 8, 8, torch.device("cpu"), torch.channels_last)
+        'on a CPU the operators are faster as they are.'
+        """
+        if self._fused is None:
+            return "it was not asked for."
+        if device.type == "cpu":
+            return "on a CPU the operators are faster as they are."
+        images = torch.zeros(batch, height, width, 3, dtype=torch.uint8, device=device)
+        self(images, torch.tensor([[height, width]]).expand(batch, 2), torch.arange(batch), 0, True, memory_format)
+        return self._fused.problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressl.views.devices import sent
 from compressl.views.resample import blocks_of, project
 
 
@@ -34,8 +35,10 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
         return images.clone()
     device = images.device
     offsets = torch.arange(-radius, radius + 1, device=device)
-    kernel = (-0.5 * (offsets / sigma.to(device, torch.float32)[:, None]).square()).exp_()
-    kernel[kernel < 1e-15] = 0  # nothing in float32, but subnormal numbers would make the products 20 times slower
+    kernel = (-0.5 * (offsets / sent(sigma.float(), device)[:, None]).square()).exp_()
+    kernel.masked_fill_(
+        kernel < 1e-15, 0
+    )  # nothing in float32, but subnormal numbers would make the products 20 times slower
     kernel = torch.nn.functional.pad(kernel / kernel.sum(1, keepdim=True), (0, 1))  # the last entry: 0, for no tap
 
     # One band matrix serves every block of an image: row o reads the 2 * radius + 1 pixels from o on.

@@ -11,6 +11,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from compressl.views.devices import sent
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `factors`, as torchvision counts them
 ORDERS = tuple(permutations(range(4)))
 """The 24 orders of the four operators; ``order`` indexes it."""
@@ -93,7 +95,7 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor, inplace: bool =
     group = jitter_group(factors, order).cpu()
     if bool((group[1:] < group[:-1]).any()):
         rows = group.argsort(stable=True)
-        there = rows.to(images.device)
+        there = sent(rows, images.device)
         mixed = _jitter_(images.index_select(0, there), group[rows], factors[rows], order[rows])
         return (images if inplace else torch.empty_like(images)).index_copy_(0, there, mixed)
     return _jitter_(images if inplace else images.clone(), group, factors, order)
@@ -117,9 +119,9 @@ def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor
     if active == 0:
         return x
     blends = _BLENDS.to(order.device)[order[:active]]  # [active, 3]
-    factor = factors[:active].gather(1, blends).to(x.device)
-    shift = factors[:active, HUE].to(x.device)
-    blends = blends.to(x.device)
+    factor = sent(factors[:active].gather(1, blends), x.device)
+    shift = sent(factors[:active, HUE], x.device)
+    blends = sent(blends, x.device)
     first = 0
     for step in range(4):
         last = first + counts[step]
@@ -133,7 +135,7 @@ def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor
 
 def _blend_(x: Tensor, operator: Tensor, factor: Tensor) -> Tensor:
     """``clamp(factor * x + (1 - factor) * base)``; the base is 0, the mean grey value or the grey image."""
-    operator, factor = (t.to(x.device).view(-1, 1, 1, 1) for t in (operator, factor))
+    operator, factor = (sent(t, x.device).view(-1, 1, 1, 1) for t in (operator, factor))
     gray = luma(x)
     rest = 1 - factor
     of_mean = torch.where(operator == CONTRAST, rest * gray.mean((1, 2, 3), keepdim=True), 0.0)
@@ -155,7 +157,7 @@ def adjust_hue_(x: Tensor, shift: Tensor) -> Tensor:
     hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2)  # exactly 0 for grey
     trapezoid = chroma.clamp_min(1e-12)
     hue.div_(trapezoid).copysign_(torch.sub(green, blue, out=trapezoid))
-    hue.add_(shift.to(x.device).view(-1, 1, 1), alpha=6)
+    hue.add_(sent(shift, x.device).view(-1, 1, 1), alpha=6)
     hue.sub_(torch.mul(hue, 1 / 6, out=trapezoid).floor_(), alpha=6)  # in [0, 6]: cheaper than remainder
     rising, falling = low.sub_(chroma), high.add_(chroma)
     for channel, base, sign, center in ((red, rising, 1, 3), (green, falling, -1, 2), (blue, falling, -1, 4)):

@@ -10,6 +10,8 @@ from torch import Tensor
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
 from compressl.views.color import color_jitter, grayscale, jitter_group, solarize
+from compressl.views.devices import sent
+from compressl.views.fused import Fused, pack
 from compressl.views.parameters import ViewParameters
 from compressl.views.resample import check_images, resized_crop, store_boxes
 from compressl.views.single import augment_each
@@ -29,6 +31,7 @@ def apply(
     recipe: ViewRecipe,
     normalized: bool = True,
     memory_format: torch.memory_format = torch.contiguous_format,
+    fused: Fused | None = None,
 ) -> Tensor:
     """The view that ``parameters`` describe, float32 [N, 3, size, size].
 
@@ -44,6 +47,7 @@ def apply(
         recipe: gives the size, the mean and the standard deviation.
         normalized: False leaves the values in [0, 1].
         memory_format: ``torch.channels_last`` spares a network that wants it a pass over the views.
+        fused: the operators as a compiled function, for a device other than a CPU.
 
     Raises:
         ValueError: ``images`` is not uint8 [N, H, W, 3], or ``parameters`` or ``geometry`` is for another number.
@@ -52,12 +56,14 @@ def apply(
     if len(parameters) != n or geometry.shape != (n, 2):
         raise ValueError(f"{n} images need {n} parameters and geometries; got {len(parameters)}, {len(geometry)}.")
     check_images(images)
+    boxes = store_boxes(parameters.boxes, geometry.cpu(), (images.shape[1], images.shape[2]))
     on_cpu = device.type == "cpu"
     if on_cpu:
         _keep_freed_memory()
+    elif fused is not None and n > 0:
+        with torch.autocast(device.type, enabled=False):
+            return fused(images, sent(pack(parameters, boxes), device), recipe, normalized, memory_format)
     out = torch.empty(n, 3, size, size, device=device, memory_format=memory_format)
-    geometry = geometry.cpu()
-    boxes = store_boxes(parameters.boxes, geometry, (images.shape[1], images.shape[2]))
     each = on_cpu and size > _LARGE
     # Images that want the same work side by side: color_jitter then takes slices and moves nothing.
     rows = torch.arange(n) if each else jitter_group(parameters.factors, parameters.order).argsort(stable=True)
@@ -66,7 +72,7 @@ def apply(
         if each:
             augment_each(images[part], boxes[part], parameters[part], recipe, normalized, out[part])
             return
-        there = rows[part].to(device)
+        there = sent(rows[part], device)
         view = _augment(images.index_select(0, there), boxes[rows[part]], parameters[rows[part]], size)
         if normalized:
             normalize(view, recipe.mean, recipe.std, inplace=True)
@@ -95,16 +101,16 @@ def _augment(images: Tensor, boxes: Tensor, parameters: ViewParameters, size: in
     x = resized_crop(images, boxes, size, parameters.flip)
     color_jitter(x, parameters.factors, parameters.order, inplace=True)
     if len(gray := parameters.grayscale.nonzero()[:, 0]):
-        there = gray.to(x.device)
+        there = sent(gray, x.device)
         x.index_copy_(0, there, grayscale(x.index_select(0, there)))
     blurred = parameters.sigma.nonzero()[:, 0]
     if len(blurred) == len(x):
         x = gaussian_blur(x, parameters.sigma)
     elif len(blurred):
-        there = blurred.to(x.device)
+        there = sent(blurred, x.device)
         x.index_copy_(0, there, gaussian_blur(x.index_select(0, there), parameters.sigma[blurred]))
     if len(inverted := parameters.solarize.nonzero()[:, 0]):
-        there = inverted.to(x.device)
+        there = sent(inverted, x.device)
         x.index_copy_(0, there, solarize(x.index_select(0, there)))
     return x
 
@@ -117,7 +123,7 @@ def normalize(
     >>> normalize(torch.full((1, 3, 1, 1), 0.5), (0.5, 0.25, 0.0), (0.5, 0.5, 0.5)).flatten().tolist()
     [0.0, 0.5, 1.0]
     """
-    center, spread = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
+    center, spread = (sent(torch.tensor(values), images.device).view(3, 1, 1) for values in (mean, std))
     return (images if inplace else images.clone()).sub_(center).div_(spread)
 
 
@@ -128,5 +134,5 @@ def denormalize(images: Tensor, mean: tuple[float, float, float], std: tuple[flo
     >>> denormalize(view, (0.5, 0.25, 0.0), (0.5, 0.5, 0.5)).flatten().tolist()
     [0.5, 0.5, 1.0]
     """
-    center, spread = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
+    center, spread = (sent(torch.tensor(values), images.device).view(3, 1, 1) for values in (mean, std))
     return (images * spread).add_(center).clamp_(0, 1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressl.views.devices import sent
+
 _BLOCK = 32
 """Longest run of output pixels that one product makes. A row of weights is zero outside a few input pixels; short runs
 that read only the input they reach save most of the multiplications of large views."""
@@ -70,8 +72,8 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None =
     n, height, width, _ = images.shape
     if boxes.shape != (n, 4):
         raise ValueError(f"boxes must be [{n}, 4], one row per image; they are {list(boxes.shape)}.")
-    boxes = boxes.to(images.device, torch.float32)
-    flip = None if flip is None else flip.to(images.device)
+    boxes = sent(boxes.to(torch.float32), images.device)
+    flip = None if flip is None else sent(flip, images.device)
     rows = triangle(boxes[:, 0], boxes[:, 2], height, size)
     columns = triangle(boxes[:, 1], boxes[:, 3], width, size, flip)
     rows.weights.mul_(1 / 255)  # the way from uint8 to [0, 1] without a pass of its own

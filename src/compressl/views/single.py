@@ -56,7 +56,7 @@ def augment_each(
 def _windows(bands: Bands) -> list[list[tuple[int, int]]]:
     """First and one after the last input pixel that each block of each image reads."""
     last = (bands.first + bands.count[:, None]).clamp_max_(bands.extent)
-    return torch.stack([bands.first, last], 2).to(torch.int64).tolist()  # type: ignore[no-any-return]
+    return torch.stack([bands.first, last], 2).to(torch.int64).tolist()
 
 
 def _span(windows: list[tuple[int, int]]) -> tuple[int, int]:
