@@ -17,10 +17,16 @@ from compressl.measures.packing import unpack_bits
 Make = Callable[..., Ground]
 
 
+MEASURED: list[dict[str, Any]] = []
+
+
 @pytest.fixture
 def record(make_ground: Make) -> dict[str, Any]:
-    made = accuracy.measure(make_ground(shots=(1, 5), fractions=(0.5,), draws=3))
-    return json.loads(json.dumps(made, allow_nan=False))  # type: ignore[no-any-return]
+    """Measured once for all tests."""
+    if not MEASURED:
+        made = accuracy.measure(make_ground(shots=(1, 5), fractions=(0.5,), draws=3))
+        MEASURED.append(json.loads(json.dumps(made, allow_nan=False)))
+    return MEASURED[0]
 
 
 def test_the_record_has_every_figure_with_its_interval(record: dict[str, Any]) -> None:

@@ -24,8 +24,18 @@ def ground(make_ground: Callable[..., Ground]) -> Ground:
     return make_ground(**SETTINGS)
 
 
-def test_the_record_is_whole_and_the_same_twice(ground: Ground, make_ground: Callable[..., Ground]) -> None:
-    record = geometry.measure(ground)
+MEASURED: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def record(ground: Ground) -> dict[str, Any]:
+    """Measured once for all tests."""
+    if not MEASURED:
+        MEASURED.append(geometry.measure(ground))
+    return MEASURED[0]
+
+
+def test_the_record_is_whole_and_the_same_twice(record: dict[str, Any], make_ground: Callable[..., Ground]) -> None:
     assert record["skipped"] == {}
     assert set(record["results"]["encoder"]) == PARTS | {"features", "risk"}
     assert set(record["results"]["raw pixels"]) == PARTS | {"features"}
@@ -42,8 +52,8 @@ def intervals(part: Any) -> list[dict[str, float]]:
     return [found for value in part.values() for found in intervals(value)]
 
 
-def test_figures_agree_with_one_another(ground: Ground) -> None:
-    results = geometry.measure(ground)["results"]
+def test_figures_agree_with_one_another(record: dict[str, Any]) -> None:
+    results = record["results"]
     assert len(found := intervals(results)) > 100
     assert all(figure["low"] - 1e-9 <= figure["value"] <= figure["high"] + 1e-9 for figure in found)
     result = results["encoder"]

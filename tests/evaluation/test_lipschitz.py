@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,18 @@ def ground(make_ground: Callable[..., Ground]) -> Ground:
     return make_ground(images=50, resamples=100)
 
 
-def test_the_record_is_whole_and_the_same_twice(ground: Ground, make_ground: Callable[..., Ground]) -> None:
-    record = lipschitz.measure(ground)
+MEASURED: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def record(ground: Ground) -> dict[str, Any]:
+    """Measured once for all tests."""
+    if not MEASURED:
+        MEASURED.append(lipschitz.measure(ground))
+    return MEASURED[0]
+
+
+def test_the_record_is_whole_and_the_same_twice(record: dict[str, Any], make_ground: Callable[..., Ground]) -> None:
     assert record["skipped"] == {}
     assert set(record["results"]) == {"encoder", "random encoder"}
     for result in record["results"].values():
@@ -37,8 +48,8 @@ def test_the_record_is_whole_and_the_same_twice(ground: Ground, make_ground: Cal
     assert json.dumps(record, allow_nan=False) == json.dumps(again)
 
 
-def test_bounds_are_in_order(ground: Ground) -> None:
-    for result in lipschitz.measure(ground)["results"].values():
+def test_bounds_are_in_order(record: dict[str, Any]) -> None:
+    for result in record["results"].values():
         for pairs in result["pairs"].values():
             assert pairs["kl_bits"]["max"] <= pairs["sup_bits"]["max"]
             scale = result["kappa"] / math.log(2)

@@ -28,6 +28,15 @@ def sections_of(make_run: MakeRun, *records: dict[str, Any]) -> dict[str, Sectio
     return {section.key: section for section in measured(read_runs(runs))}
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are their descriptions: where reading is what may break, drawing costs time alone."""
+    from compressl.report import charts
+
+    for name in ("lines", "points", "paths", "heat", "reliability", "dots"):
+        monkeypatch.setattr(charts, name, lambda *_, alt, **__: alt)
+
+
 def table_of(section: Section, title: str) -> Table:
     return next(table for table in section.tables if table.title == title)
 
@@ -54,6 +63,7 @@ def test_a_full_record_has_every_section(make_run: MakeRun, tmp_path: Path) -> N
     assert not re.search(r"\bnan\b|None", page.partition("</style>")[2])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_and_tables_say_what_is_recorded(make_run: MakeRun) -> None:
     found = sections_of(make_run, full_record(0.8), full_record(0.7))
     assert not any(section.damaged for section in found.values())
@@ -69,6 +79,7 @@ def test_figures_and_tables_say_what_is_recorded(make_run: MakeRun) -> None:
     assert [figure.title for figure in found["uncertainty-0"].figures][-1] == "Selective accuracy"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_differences_are_said_in_words(make_run: MakeRun) -> None:
     (table,) = sections_of(make_run, full_record(0.8), full_record(0.7))["differences-0"].tables
     assert cells(table, "linear probe")[0] == "run0 is better"
@@ -76,6 +87,7 @@ def test_differences_are_said_in_words(make_run: MakeRun) -> None:
     assert any(row.name == "points, more is better" and not row.cells for row in table.rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_images_are_neither_compared_nor_drawn_together(make_run: MakeRun) -> None:
     found = sections_of(make_run, full_record(0.8), full_record(0.7, fingerprint="g"))
     assert not [key for key in found if key.startswith("differences")]
@@ -84,6 +96,7 @@ def test_other_images_are_neither_compared_nor_drawn_together(make_run: MakeRun)
     assert [figure.title for figure in found["robustness-1"].figures] == ["run1"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_views_leave_out_what_is_taken_on_views(make_run: MakeRun) -> None:
     runs = [make_run(name, lines=ONE_LINE, evaluated=full_record(s)) for name, s in (("a", 0.8), ("b", 0.7))]
     with runs[1].config.open("a") as file:
@@ -95,19 +108,11 @@ def test_other_views_leave_out_what_is_taken_on_views(make_run: MakeRun) -> None
     assert "trained with other views" in table.caption
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_difference_map_needs_the_same_corruptions(make_run: MakeRun) -> None:
     other = full_record(0.7)
     other["measures"]["robustness"]["conditions"]["seed"] = 1
     assert len(sections_of(make_run, FULL, other)["robustness-0"].figures) == 2
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are their descriptions: where reading is what may break, drawing costs time alone."""
-    from compressl.report import charts
-
-    for name in ("lines", "points", "paths", "heat", "reliability", "dots"):
-        monkeypatch.setattr(charts, name, lambda *_, alt, **__: alt)
 
 
 def test_accuracy_that_was_not_asked_for(make_run: MakeRun, tmp_path: Path) -> None:
@@ -212,6 +217,7 @@ def test_names_do_not_cover_the_title() -> None:
     assert min(names) > title + 9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_density_and_fine_tuning_is_not_damaged(make_run: MakeRun) -> None:
     record = copy.deepcopy(FULL)
     for part in ("trained_channel", "residual"):
