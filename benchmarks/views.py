@@ -41,8 +41,10 @@ class Case:
 CASES = (Case(32, 32, "small", 256), Case(96, 96, "simclr", 128), Case(256, 224, "simclr", 64))
 
 
-def ours(recipe: ViewRecipe, images: torch.Tensor) -> Way:
-    views, n = Views((recipe,), seed=0), len(images)
+def ours(recipe: ViewRecipe, images: torch.Tensor, compile: bool = False) -> Way:
+    views, n = Views((recipe,), seed=0, compile=compile), len(images)
+    if compile and (problem := views.try_compile(n, *images.shape[1:3], images.device, torch.contiguous_format)):
+        print(f"{OURS} is not compiled: {problem}")
     geometry, indices = torch.full((n, 2), images.shape[1]), torch.arange(n)
 
     def way(batches: int) -> None:
@@ -136,6 +138,8 @@ def ways(case: Case, device: torch.device, workers: int) -> dict[str, Way]:
     shape = (case.batch, case.stored, case.stored, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     found = {OURS: ours(recipe, images)}
+    if device.type != "cpu":
+        found[f"{OURS}, compiled"] = ours(recipe, images, compile=True)
     if peer("kornia"):
         found["kornia, slice"] = kornia(recipe, images, "slice")
         found["kornia, resample"] = kornia(recipe, images, "resample")
