@@ -12,6 +12,8 @@ from compressl.errors import CheckpointError
 from compressl.evaluation.protocol import Evaluation
 from compressl.measures.packing import pack_bits
 from compressl.settings.demo import DemoSettings
+from compressl.settings.evaluate import EvaluateSettings
+from compressl.settings.loading import load_pretrain
 
 
 def _evaluation(encoder: float, random: float = 0.3, pixels: float = 0.4, shift: int = 0) -> Evaluation:
@@ -59,6 +61,9 @@ def test_only_a_demo_is_replaced(tmp_path: Path) -> None:
 def test_one_epoch_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("compressl.data.digits.TRAIN_RENDERINGS", 1)
     monkeypatch.setattr("compressl.data.digits.TEST_RENDERINGS", 1)
+    monkeypatch.setattr(demo, "load_pretrain", lambda words: load_pretrain([*words, "--encoder.width", "0.125"]))
+    few = {"limit": 200, "images": 60, "views": 4, "resamples": 100}
+    monkeypatch.setattr(demo, "EvaluateSettings", lambda **fields: EvaluateSettings(**fields | few))
     page = demo.run(DemoSettings(out=tmp_path / "demo", epochs=1))
     assert page.read_text().lstrip().lower().startswith("<!doctype html>")
     for method in demo.METHODS:
