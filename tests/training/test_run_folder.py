@@ -193,7 +193,7 @@ def test_a_compiler_that_fails_is_a_sentence(make: Make, tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
     shown = io.StringIO()
     pretrain(make(compile=True, out="compiled"), console=Console(file=shown, width=200))
-    assert "torch.compile is off: RuntimeError: no compiler found" in shown.getvalue()
+    assert "torch.compile of the encoder is off: RuntimeError: no compiler found" in shown.getvalue()
     monkeypatch.undo()
     pretrain(make())
     ours, theirs = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("compiled", "run"))

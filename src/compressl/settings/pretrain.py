@@ -116,7 +116,7 @@ class PretrainSettings:
     channels_last: bool = True
     """Memory layout of the convolutions."""
     compile: bool = False
-    """torch.compile the encoder; falls back with a sentence where that fails."""
+    """torch.compile the encoder and, on a GPU, the views; falls back with a sentence where that fails."""
     deterministic: bool = True
     """On a GPU, take only kernels that give the same bits each time. --no-deterministic: cuDNN tries them all and takes
     the fastest."""

@@ -78,8 +78,8 @@ class Training:
 
     def look(self, batch: Batch) -> list[Tensor]:
         """The views of a batch, laid out as the network wants them."""
-        views = self.views(batch.images, batch.geometry, batch.indices, batch.epoch)
-        return [view.contiguous(memory_format=layout_of(self.settings)) for view in views]
+        layout = layout_of(self.settings)
+        return self.views(batch.images, batch.geometry, batch.indices, batch.epoch, memory_format=layout)
 
     def names(self, indices: Tensor) -> list[str]:
         """What images are called, for messages."""
@@ -150,21 +150,26 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         notes.append(f"{len(packed.unreadable)} unreadable images are replaced by their neighbours: {listing}{more}.")
     if settings.accumulate > 1 and processes > 1:
         notes.append("With --accumulate, several processes put other images into one pass than a single process does.")
+    views = Views(recipes, settings.seed, compile=settings.compile)
     compiled = settings.compile and processes == 1
     if settings.compile and processes > 1:
-        notes.append("torch.compile is off: it is for one process.")
+        notes.append("torch.compile of the encoder is off: it is for one process.")
     elif settings.compile:
         shapes = [(settings.batch_size // settings.accumulate, 3, recipe.size, recipe.size) for recipe in recipes]
-        views = [torch.rand(shape, device=device).to(memory_format=layout_of(settings)) for shape in shapes]
-        if problem := compile_encoders(method, views, precision):
-            notes.append(f"torch.compile is off: {problem}")
+        likes = [torch.rand(shape, device=device).to(memory_format=layout_of(settings)) for shape in shapes]
+        if problem := compile_encoders(method, likes, precision):
+            notes.append(f"torch.compile of the encoder is off: {problem}")
             compiled = False
+    if settings.compile and device.type != "cpu":
+        share, (_, height, width, _) = settings.batch_size // processes, packed.images.shape
+        if problem := views.try_compile(share, height, width, device, layout_of(settings)):
+            notes.append(f"torch.compile of the views is off: {problem}")
     return Training(
         settings=settings,
         device=device,
         precision=precision,
         packed=packed,
-        views=Views(recipes, settings.seed),
+        views=views,
         method=method,
         card=EncoderCard(
             name=settings.encoder.name,
