@@ -52,11 +52,10 @@ def test_the_consumer_waits_for_the_copy_and_keeps_its_memory(monkeypatch) -> No
 
     way = SideStream(torch.device("cpu"))
     parcel = way.send(batch())
-    copies = ["copy {'non_blocking': True}"] * 3
-    assert log == ["pin"] * 3 + ["enter side", *copies, "leave side", "event on side"]
+    assert log == ["pin", "enter side", "copy {'non_blocking': True}", "leave side", "event on side"]  # images alone
     log.clear()
     assert way.receive(parcel).step == 7
-    assert log == ["main waits for event", *["keep for main"] * 3]
+    assert log == ["main waits for event", "keep for main"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -70,6 +69,6 @@ def test_what_arrives_on_a_gpu_is_what_was_sent(numbered) -> None:
             for _ in range(20):
                 busy = (busy @ busy).tanh()  # the consumer's stream lags behind the copies
             there.append((one.images, other.images + 0))  # what it reads when it gets there
-            assert torch.equal(one.indices, other.indices.cpu())
+            assert torch.equal(one.indices, other.indices)
     for images, copied in there:
         assert torch.equal(images, copied.cpu())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,17 +11,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """The share of one process in the batch of one step; b = batch_size / world_size."""
+    """The share of one process in the batch of one step; b = batch_size / world_size.
+
+    The images are on the device. Their shapes and indices stay on the CPU, where views are drawn from them: asking a
+    device for them would wait for all that it has to do.
+    """
 
     images: Tensor  # uint8 [b, H, W, 3]
     geometry: Tensor  # int32 [b, 2]: original height and width
     indices: Tensor  # int64 [b]: entries of the packed images
     epoch: int
     step: int
-
-    def each(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with every tensor moved."""
-        return Batch(move(self.images), move(self.geometry), move(self.indices), self.epoch, self.step)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Direct:
         return Parcel(batch)
 
     def receive(self, parcel: Parcel) -> Batch:
-        return parcel.batch.each(lambda part: part.to(self._device))
+        return replace(parcel.batch, images=parcel.batch.images.to(self._device))
 
 
 class SideStream:
@@ -72,17 +71,16 @@ class SideStream:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(self, batch: Batch) -> Parcel:
-        pinned = batch.each(Tensor.pin_memory)
+        pinned = batch.images.pin_memory()
         with torch.cuda.stream(self._stream):
-            moved = pinned.each(lambda part: part.to(self._device, non_blocking=True))
-        return Parcel(moved, self._stream.record_event())
+            images = pinned.to(self._device, non_blocking=True)
+        return Parcel(replace(batch, images=images), self._stream.record_event())
 
     def receive(self, parcel: Parcel) -> Batch:
         consumer = torch.cuda.current_stream(self._device)
         if parcel.arrived is not None:
             consumer.wait_event(parcel.arrived)
-        for part in (parcel.batch.images, parcel.batch.geometry, parcel.batch.indices):
-            part.record_stream(consumer)
+        parcel.batch.images.record_stream(consumer)
         return parcel.batch
 
 

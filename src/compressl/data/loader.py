@@ -167,16 +167,17 @@ def _resident(packed: PackedImages, device: torch.device) -> Callable[[int, int,
         )
     try:
         images = _tensor(packed.images).to(device)
-        rows, geometry = _tensor(packed.rows).to(device), _tensor(packed.geometry).to(device)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"The {packed.images.nbytes / 1e9:.1f} GB of packed images do not fit on {device}.",
             "Keep them off the device, or choose a device with more memory.",
         ) from error
 
+    rows, geometry = _tensor(packed.rows), _tensor(packed.geometry)
+
     def gather(step: int, epoch: int, indices: Tensor) -> Batch:
-        indices = indices.to(device)
-        return Batch(images[rows[indices]], geometry[indices], indices, epoch, step)
+        there = rows[indices].to(device, non_blocking=True)
+        return Batch(images[there], geometry[indices], indices, epoch, step)
 
     return gather
 

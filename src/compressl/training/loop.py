@@ -190,7 +190,7 @@ def _train(
                     bool(finite.wait()),
                     step=step,
                     folder=run.path,
-                    images=lambda batch=batch: training.names(distributed.gather(batch.indices)),  # type: ignore[misc]
+                    images=lambda batch=batch: training.names(distributed.gather(batch.indices.to(device))),  # type: ignore[misc]
                     terms=lambda terms=terms: {name: float(value) for name, value in terms.items()},  # type: ignore[misc]
                     writes=run.writes,
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,6 +14,8 @@ from compressl.settings.methods.base import MethodSettings
 class BYOLSettings(MethodSettings):
     """BYOL (Grill et al. 2020): predict the embedding of a slow copy."""
 
+    # with the 0.06 of the contrastive methods, trainings of some hundred steps hardly began (ours)
+    optimizer: ClassVar[dict[str, str | float]] = {"lr": 0.25}
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "byol"
     dim: int = 128
     """Dimension d of the embedding that the objective sees (the paper: 256)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,6 +14,8 @@ from compressl.settings.methods.base import MethodSettings
 class SimSiamSettings(MethodSettings):
     """SimSiam (Chen and He 2021): predict the other view, which is held still; no negatives, no slow copy."""
 
+    # with the 0.06 of the contrastive methods, trainings of some hundred steps hardly began (ours)
+    optimizer: ClassVar[dict[str, str | float]] = {"lr": 0.25}
     name: Annotated[str, tyro.conf.arg(name="method", prefix_name=False)] = "simsiam"
     hidden: int = 2048
     """Width of the projection's hidden layers (the paper: 2048)."""
