@@ -104,14 +104,15 @@ def test_the_teacher_follows_with_statistics_of_its_own() -> None:
 
 
 def test_schedules_follow_the_progress_alone() -> None:
-    method = _method(teacher_warmup=0.2, freeze=0.1)
+    temperatures = {"teacher_temperature_start": 0.04, "teacher_temperature": 0.07}
+    method = _method(teacher_warmup=0.2, freeze=0.1, **temperatures)
     got = []
     for progress in (0.0, 0.05, 0.1, 0.2, 1.0, 0.1):
         method.before_step(progress)
         got.append((round(method.objective.teacher_temperature, 6), method.head.last.frozen))
     assert got == [(0.04, True), (0.0475, True), (0.055, False), (0.07, False), (0.07, False), (0.055, False)]
-    assert _method().objective.teacher_temperature == pytest.approx(0.07)
-    assert ema.momentum_at(0.0, DINOSettings().ema) == 0.996
+    assert _method(**temperatures).objective.teacher_temperature == pytest.approx(0.07)
+    assert ema.momentum_at(0.0, DINOSettings().ema) == DINOSettings().ema
     assert ema.momentum_at(1.0, DINOSettings().ema) == 1.0
 
 
