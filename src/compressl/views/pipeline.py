@@ -92,7 +92,8 @@ def _keep_freed_memory() -> None:
 
     It returns freed blocks above a threshold to the system, and the next operator pays for every page anew: half the
     time of small views. The threshold follows the largest block freed so far, up to 32 MiB (mallopt(3),
-    M_MMAP_THRESHOLD): free one, of which no page was ever touched. Elsewhere this does nothing.
+    M_MMAP_THRESHOLD): free one, of which no page was ever touched. Elsewhere this does nothing. A training keeps more
+    (:func:`compressl.devices.keep_freed_memory`).
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
