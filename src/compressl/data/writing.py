@@ -48,9 +48,12 @@ def begun(folder: Path, fingerprint: str) -> Layout | None:
 
 
 def room(folder: Path, layout: Layout) -> tuple[int, int]:
-    """Bytes that the store still needs, and those that are free for it."""
+    """Bytes that a store needs beyond what an earlier call left, and those that are free for it."""
     place = next(parent for parent in folder.parents if parent.exists())
-    there = sum(getattr(file.stat(), "st_blocks", 0) * 512 for file in _beside(folder).glob("*"))
+    there = 0
+    for name in (IMAGES, GEOMETRY):
+        with contextlib.suppress(FileNotFoundError):  # nothing is begun, or another process has finished it just now
+            there += getattr((_beside(folder) / name).stat(), "st_blocks", 0) * 512
     return max(0, layout.nbytes - there), shutil.disk_usage(place).free
 
 
