@@ -49,7 +49,8 @@ def about(record: dict[str, Any]) -> str:
     versions = [f"Python {machine['python']}", f"torch {machine['torch']}"]
     busy = f", busy with other work (load {load:.1f})" if load > 1.5 * record["processors"] else ""
     return (
-        f"`{record['command']}`. Machine: {machine['processor']}, {machine['threads']} threads of "
+        f"`{record['command']}`. Machine: {machine['processor']}, {machine['threads']} "
+        f"thread{'s' * (machine['threads'] > 1)} of "
         f"{record['processors']} processors{busy}; {machine['platform']}; "
         f"{', '.join([*versions, *peers])}."
     )
