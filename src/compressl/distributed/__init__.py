@@ -19,13 +19,14 @@ from compressl.distributed.team import (
     rank,
     world_size,
 )
-from compressl.distributed.tensors import average, average_gradients, gather, local, mean
+from compressl.distributed.tensors import average, average_gradients, each, gather, local, mean
 
 __all__ = [
     "any_rank",
     "average",
     "average_gradients",
     "barrier",
+    "each",
     "from_main",
     "gather",
     "in_turn",

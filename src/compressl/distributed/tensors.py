@@ -117,6 +117,21 @@ def average(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: m.to(value.dtype) for (name, value), m in zip(values.items(), means, strict=True)}
 
 
+@torch.no_grad()
+def each(x: Tensor) -> Tensor:
+    """What every rank holds, without gradient: [...] -> [ranks, ...], the same on every rank.
+
+    >>> each(torch.ones(3)).shape
+    torch.Size([1, 3])
+    """
+    if world_size() == 1:
+        return x[None]
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    with collective():
+        dist.all_gather(parts, x.contiguous())
+    return torch.stack(parts)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
