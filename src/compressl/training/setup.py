@@ -36,6 +36,7 @@ from compressl.views import Views
 NEUTRAL = (
     "recipe", "config", "out", "log_every", "save_every", "save_every_steps", "keep", "overwrite", "allow_data_change",
     "tensorboard", "on_collapse", "data.cache", "data.device", "data.pack", "data.max_unreadable", "threads", "device",
+    "deterministic",
 )  # fmt: skip
 
 
