@@ -66,7 +66,7 @@ class OptimizerSettings:
     warmup_epochs: float = 5.0
     """Linear rise to the peak, before the cosine to zero; at most a tenth of the training."""
     clip: float | None = None
-    """Largest norm of the whole gradient. Default: no limit."""
+    """Largest norm of the whole gradient; 0: no limit. Default: what suits the method, mostly no limit."""
 
     def check(self) -> list[str]:
         problems = []
@@ -77,8 +77,8 @@ class OptimizerSettings:
                 problems.append(f"optimizer.{name} must not be negative; it is {getattr(self, name)}.")
         if not 0 <= self.momentum < 1:
             problems.append(f"optimizer.momentum lies in [0, 1); it is {self.momentum}.")
-        if self.clip is not None and not self.clip > 0:
-            problems.append(f"optimizer.clip must be greater than 0; it is {self.clip}.")
+        if self.clip is not None and not self.clip >= 0:
+            problems.append(f"optimizer.clip must not be negative; it is {self.clip}.")
         return problems
 
 

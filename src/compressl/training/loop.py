@@ -195,7 +195,7 @@ def _train(
                     writes=run.writes,
                 )
                 if problem is None:
-                    if settings.optimizer.clip is not None:
+                    if settings.optimizer.clip:  # neither absent nor 0
                         torch.nn.utils.clip_grads_with_norm_(method.parameters(), settings.optimizer.clip, norm)
                     optimizer.step()
                     method.after_step(step / total)
