@@ -22,11 +22,11 @@ import numpy as np
 import step
 import torch
 import views
-from timing import RESULTS, Table, Way, alternate, bare_step, random_images, show, simclr, synchronize, write
+from timing import RESULTS, Table, Way, alternate, bare_step, loss_of, random_images, show, simclr, synchronize, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressl.data import open_source, pack
-from compressl.devices import autocast, resolve_device, resolve_precision
+from compressl.devices import resolve_device, resolve_precision
 from compressl.evaluation import features
 from compressl.measures.knn import knn_predict
 from compressl.models import load_encoder
@@ -82,8 +82,7 @@ def correctness(ground: Ground) -> dict[str, Any]:
         images = torch.from_numpy(np.asarray(training.packed.images[: ground.given.batch_size])).to(ground.device)
         n = len(images)
         seen = training.views(images, torch.from_numpy(training.packed.geometry[:n]), torch.arange(n), 0)
-        with autocast(ground.device, precision):
-            loss, _ = training.method(seen, torch.Generator(ground.device).manual_seed(0))
+        loss = loss_of(training.method, seen, precision, torch.Generator(ground.device).manual_seed(0))
         loss.backward()
         gradients = [p.grad.double().flatten() for p in training.method.parameters() if p.grad is not None]
         found[precision] = float(loss.detach()), torch.cat(gradients)
@@ -200,9 +199,7 @@ def graph_step(ground: Ground) -> Way:
     seen = [torch.randn(n, 3, size, size, device=device).to(memory_format=torch.channels_last) for _ in range(2)]
 
     def both() -> None:
-        with autocast(device, training.precision):
-            loss, _ = method(seen)
-        loss.backward()
+        loss_of(method, seen, training.precision).backward()
 
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))

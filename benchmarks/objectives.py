@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import CLOCKS, Table, arguments, show, synchronize, write
+from timing import CLOCKS, Table, arguments, loss_of, show, synchronize, take_step, write
 from torch import Tensor
 
-from compressl.devices import autocast, prepare_device, resolve_device, resolve_precision
+from compressl.devices import prepare_device, resolve_device, resolve_precision
 from compressl.methods import Method, create_method
 from compressl.models import create_encoder
 from compressl.settings.encoder import EncoderSettings
@@ -43,20 +43,11 @@ class Step:
         self.method = method.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = create_optimizer(OptimizerSettings(), self.method)
 
-    def loss(self) -> Tensor:
-        noise = torch.Generator(self.device).manual_seed(0)
-        with autocast(self.device, self.precision):
-            loss, _ = self.method(self.views, noise)
-        return loss
-
     def seconds(self, clock: Callable[[], float]) -> float:
         synchronize(self.device)
         began = clock()
-        self.method.before_step(0.5)
-        self.loss().backward()
-        self.optimizer.step()
-        self.method.after_step(0.5)
-        self.optimizer.zero_grad()
+        noise = torch.Generator(self.device).manual_seed(0)
+        take_step(self.method, self.optimizer, self.views, self.precision, noise)
         synchronize(self.device)
         return clock() - began
 
@@ -73,7 +64,7 @@ class Step:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = self.loss()
+            loss = loss_of(self.method, self.views, self.precision, torch.Generator(self.device).manual_seed(0))
         del loss
         return sum(kept.values())
 

@@ -26,8 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from compressl.devices import autocast, environment
+from compressl.methods import Method
 from compressl.models.encoders import define_torchvision_operators
 from compressl.settings.encoder import EncoderSettings
 from compressl.settings.methods import SimCLRSettings
@@ -215,6 +217,23 @@ def simclr(
     )
 
 
+def loss_of(method: Method, views: list[Tensor], precision: str, noise: torch.Generator | None = None) -> Tensor:
+    with autocast(views[0].device, precision):
+        loss, _ = method(views, noise)
+    return loss
+
+
+def take_step(
+    method: Method, optimizer: torch.optim.Optimizer, views: list[Tensor], precision: str, noise: torch.Generator
+) -> None:
+    """Forward, backward, optimizer and slow copy, in the middle of a training."""
+    method.before_step(0.5)
+    loss_of(method, views, precision, noise).backward()
+    optimizer.step()
+    method.after_step(0.5)
+    optimizer.zero_grad()
+
+
 def bare_step(training: Training) -> Way:
     """Forward, backward and optimizer of a training on two views that stay the same: what no loop can do without."""
     method, optimizer, device = training.method, training.optimizer, training.device
@@ -225,13 +244,7 @@ def bare_step(training: Training) -> Way:
 
     def way(steps: int) -> None:
         for _ in range(steps):
-            method.before_step(0.5)
-            with autocast(device, training.precision):
-                loss, _ = method(views, noise)
-            loss.backward()
-            optimizer.step()
-            method.after_step(0.5)
-            optimizer.zero_grad()
+            take_step(method, optimizer, views, training.precision, noise)
 
     return way
 

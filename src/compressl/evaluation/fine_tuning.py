@@ -193,8 +193,10 @@ def _view(ground: Ground, rows: Tensor, epoch: int) -> Tensor:
     stored, geometry = ground.train.packed.gather(indices)
     views = Views((_recipe(ground),), key("fine-tuning", ground.settings.seed))
     images = torch.from_numpy(stored).to(ground.device)
-    (view,) = views(images, torch.from_numpy(geometry), torch.from_numpy(indices), epoch)
-    return view.contiguous(memory_format=torch.channels_last)
+    (view,) = views(
+        images, torch.from_numpy(geometry), torch.from_numpy(indices), epoch, memory_format=torch.channels_last
+    )
+    return view
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def fast_paths(training: Training) -> str:
     (on if settings.channels_last else off).append("channels-last")
     if training.packed.on_demand:
         off.append("packed images (each is decoded again whenever it is wanted)")
-    elif training.images_on_device():
+    elif training.images_on_device:
         on.append("images in memory" if device.type == "cpu" else f"images on {device}")
     elif settings.data.device == "no":
         off.append("images in memory (--data.device no)")

@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 from compressl import distributed
-from compressl.data import Batch, Batches, batches
+from compressl.data import batches
 from compressl.devices import Later, autocast, is_out_of_memory
 from compressl.errors import CheckpointError, CompresslError, DataError, Interrupted, NumericsError, ResourceError
 from compressl.methods.saved import save_heads
@@ -159,7 +159,7 @@ def _train(
         start_step=step,
         total_steps=total,
         device=device,
-        resident=training.images_on_device(),
+        resident=training.images_on_device,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
     )
@@ -169,7 +169,7 @@ def _train(
     clock, waited, images = time.perf_counter(), loader.waited, 0
     try:
         with StopRequest() as stop, bar:
-            upcoming = _look(training, loader)
+            upcoming = training.look(loader)
             while upcoming is not None:
                 batch, views = upcoming
                 lr = cosine_with_warmup(step, total, training.warmup, training.peak_lr)
@@ -185,7 +185,7 @@ def _train(
                 norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
                 finite = Later(torch.isfinite(loss + norm))
                 # queued behind this step's gradient: the device has work while the answer travels
-                upcoming = _look(training, loader)
+                upcoming = training.look(loader)
                 problem = guard.check(
                     bool(finite.wait()),
                     step=step,
@@ -252,12 +252,6 @@ def _train(
     finally:
         loader.close()
         metrics.close()
-
-
-def _look(training: Training, loader: Batches) -> tuple[Batch, list[Tensor]] | None:
-    """The next batch and its views, or None after the last one."""
-    batch = next(loader, None)
-    return None if batch is None else (batch, training.look(batch))
 
 
 def _copy(there: list[Tensor], here: list[Tensor]) -> None:

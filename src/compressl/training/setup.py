@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressl import distributed
-from compressl.data import Batch, PackedImages, default_cache, open_source, pack, suggest_view_size
+from compressl.data import Batch, Batches, PackedImages, default_cache, open_source, pack, suggest_view_size
 from compressl.devices import (
     environment,
     free_memory,
@@ -69,18 +70,21 @@ class Training:
         """Linear scaling (Goyal et al. 2017): the rate is given per 256 images."""
         return self.settings.optimizer.lr * self.settings.batch_size / 256
 
+    @cached_property
     def images_on_device(self) -> bool:
-        """Whether all images are kept in the device's memory."""
+        """Whether all images are kept in the device's memory; decided once, as what is free changes."""
         choice = self.settings.data.device
         if choice != "auto" or self.packed.on_demand:
             return choice == "yes"
         sharing = distributed.processes_here() if self.device.type == "cpu" else 1
         return self.packed.images.nbytes < free_memory(self.device) / 4 / sharing
 
-    def look(self, batch: Batch) -> list[Tensor]:
-        """The views of a batch, laid out as the network wants them."""
+    def look(self, loader: Batches) -> tuple[Batch, list[Tensor]] | None:
+        """The next batch and its views, laid out as the network wants them; None after the last one."""
+        if (batch := next(loader, None)) is None:
+            return None
         layout = layout_of(self.settings)
-        return self.views(batch.images, batch.geometry, batch.indices, batch.epoch, memory_format=layout)
+        return batch, self.views(batch.images, batch.geometry, batch.indices, batch.epoch, memory_format=layout)
 
     def names(self, indices: Tensor) -> list[str]:
         """What images are called, for messages."""
