@@ -66,11 +66,12 @@ def test_a_failure_comes_through(threads: int) -> None:
 
 
 def test_threads_do_not_pile_up(threads: int) -> None:
-    in_parts(lambda _: None, 12, 1)
-    alive = threading.active_count()
+    all_at_work = threading.Barrier(threads, timeout=30)
+    in_parts(lambda _: all_at_work.wait(), 12, 1)  # so that every thread has been started
+    alive = set(threading.enumerate())
     for _ in range(5):
         in_parts(lambda _: None, 12, 1)
-    assert threading.active_count() == alive
+    assert set(threading.enumerate()) <= alive  # threads that other tests have left may end meanwhile
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="This system does not fork.")
