@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressl.data import open_source, pack
 from compressl.devices import resolve_device, resolve_precision
+from compressl.errors import first_line
 from compressl.evaluation import features
 from compressl.measures.knn import knn_predict
 from compressl.models import load_encoder
@@ -176,7 +177,7 @@ def compilation(ground: Ground) -> dict[str, Any]:
             ways[name] = make(ground)
             said[name] = f"works, ready after {time.monotonic() - began:.0f} s"
         except Exception as error:  # a compiler can fail in any way; what it says is the result
-            said[name] = f"falls back: {type(error).__name__}: {(str(error).strip() or 'no reason').splitlines()[0]}"
+            said[name] = f"falls back: {type(error).__name__}: {first_line(error)}"
     seconds = alternate(ways, ground.given.steps, ground.given.repeats, ground.device, min(30.0, ground.left / 4))
     count = ground.given.steps * ground.given.batch_size
     return said | {"images_per_second": {n: count / statistics.median(runs) for n, runs in seconds.items()}}
@@ -268,7 +269,7 @@ def attempt(part: Callable[..., dict[str, Any]], *parameters: Any) -> dict[str, 
     try:
         found = part(*parameters)
     except Exception as error:  # the parts after it may still work, and the machine is there only now
-        found = {"error": f"{type(error).__name__}: {(str(error).strip() or 'no reason').splitlines()[0]}"}
+        found = {"error": f"{type(error).__name__}: {first_line(error)}"}
     found["took_s"] = round(time.monotonic() - began, 1)
     print(f"{part.__name__}: {found.get('error', 'done')} ({found['took_s']} s)", flush=True)
     return found

@@ -64,3 +64,12 @@ class Interrupted(CompresslError):
 
 class CompresslWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, for within a sentence: its first line, or its name if it says nothing.
+
+    >>> first_line(RuntimeError("No compiler was found.\\nSet CXX.")), first_line(RuntimeError())
+    ('No compiler was found', 'RuntimeError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from compressl import errors
-from compressl.errors import CompresslError, ResourceError, UsageError
+from compressl.errors import CompresslError, ResourceError, UsageError, first_line
 
 MEETING = timedelta(minutes=5)  # until all processes are there
 STEP = timedelta(minutes=30)  # a collective on tensors, and what the main process does between two steps
@@ -194,7 +194,7 @@ def _meet() -> _Team:
         return _Team(store, dist.new_group(backend="gloo", timeout=WAIT))
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"The {os.environ['WORLD_SIZE']} processes of WORLD_SIZE did not find one another: {_first_line(error)}.",
+            f"The {os.environ['WORLD_SIZE']} processes of WORLD_SIZE did not find one another: {first_line(error)}.",
             "Start several processes with `torchrun --nproc-per-node N -m compressl pretrain ...`; for one, unset "
             "WORLD_SIZE.",
         ) from error
@@ -267,7 +267,3 @@ def _reason() -> CompresslError | None:
             known = vars(errors).get(kind)
             return known(problem, next_step) if known else CompresslError(f"Process {number}: {kind}: {problem}")
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

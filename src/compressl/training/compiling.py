@@ -12,30 +12,40 @@ import torch
 from torch import Tensor
 
 from compressl.devices import autocast
+from compressl.errors import first_line
 from compressl.methods import Method
 
 
-def compile_encoders(method: Method, views: Sequence[Tensor], precision: str) -> str | None:
-    """Compile the encoder and its copies in place, for views like these; None, or why they run uncompiled.
+def compile_encoders(
+    method: Method, stages: Sequence[Sequence[Tensor]], precision: str, graphs: bool = False
+) -> str | None:
+    """Compile the encoder and its copies in place; None, or why they run uncompiled.
 
-    One step is tried, forward and backward; weights and statistics are as before it. Shapes are taken as fixed, as they
-    are in a training: code for shapes that vary is slower.
+    One step is tried for each stage, forward and backward; weights and statistics are as before it. Shapes are taken as
+    fixed, as they are in a part of a training: code for shapes that vary is slower.
+
+    Args:
+        stages: views as each part of the training has them.
+        graphs: capture the kernels as CUDA graphs, to be replayed without a launch for each; every step then begins
+            with :func:`torch.compiler.cudagraph_mark_step_begin`.
     """
-    device = views[0].device
+    device = stages[0][0].device
     encoders = [module for module in method.modules() if type(module) is type(method.encoder)]
     before = {name: value.clone() for name, value in method.state_dict().items()}
     problem = None
     try:
         for encoder in encoders:
-            encoder.compile(dynamic=False)
-        with autocast(device, precision):
-            loss, _ = method(views, torch.Generator(device).manual_seed(0))
-        loss.backward()
+            encoder.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
+        for views in stages:
+            torch.compiler.cudagraph_mark_step_begin()
+            with autocast(device, precision):
+                loss, _ = method(views, torch.Generator(device).manual_seed(0))
+            loss.backward()
+            method.zero_grad(set_to_none=True)
     except Exception as error:  # a compiler can fail in any way, and the run goes on without it
         for encoder in encoders:
             encoder._compiled_call_impl = None
-        reason = str(error).strip() or "no reason given"
-        problem = f"{type(error).__name__}: {reason.splitlines()[0]}"
+        problem = f"{type(error).__name__}: {first_line(error)}"
     method.load_state_dict(before)
     method.zero_grad(set_to_none=True)
     return problem

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from compressl.errors import first_line
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
 from compressl.views.color import BRIGHTNESS, CONTRAST, HUE, IDENTITY, ORDERS, SATURATION, luma
@@ -116,7 +117,7 @@ class Fused:
         except Exception as error:  # a compiler has many ways to fail: there is none, it lacks a header, it has a bug
             if recipe in self._proven or isinstance(error, torch.OutOfMemoryError):
                 raise
-            self.problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.problem = first_line(error)
             self._run = augment
             out = augment(images, numbers, recipe, normalized, memory_format)
         self._proven.add(recipe)
