@@ -244,6 +244,8 @@ def bare_step(training: Training) -> Way:
 
     def way(steps: int) -> None:
         for _ in range(steps):
+            if training.graphs:
+                torch.compiler.cudagraph_mark_step_begin()
             take_step(method, optimizer, views, training.precision, noise)
 
     return way

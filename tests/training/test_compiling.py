@@ -46,7 +46,7 @@ def _byol() -> tuple[nn.Module, list[torch.Tensor]]:
 
 def test_the_slow_copy_is_compiled_too_and_nothing_twice(compilations: list[list[torch.Size]]) -> None:
     method, views = _byol()
-    assert compile_encoders(method, views, "fp32") is None
+    assert compile_encoders(method, [views], "fp32") is None
     tried = len(compilations)
     assert tried >= 2, "the encoder and its slow copy"
     assert all(shapes == [torch.Size([6, 3, 8, 8])] for shapes in compilations)
@@ -56,13 +56,27 @@ def test_the_slow_copy_is_compiled_too_and_nothing_twice(compilations: list[list
     assert len(compilations) == tried, "a step was compiled anew"
 
 
+def test_views_that_grow_are_compiled_at_every_size_before_the_training(
+    compilations: list[list[torch.Size]], caplog: pytest.LogCaptureFixture
+) -> None:
+    method, _ = _byol()
+    stages = [[torch.rand(6, 3, size, size)] * 2 for size in range(5, 15)]
+    assert compile_encoders(method, stages, "fp32") is None
+    tried = len(compilations)
+    assert tried >= 20, "more than torch would do of itself"
+    for views in stages:
+        method(views)[0].backward()
+    assert len(compilations) == tried
+    assert "recompile_limit" not in caplog.text
+
+
 def test_the_attempt_leaves_no_trace_and_the_step_is_the_same(compilations: list[list[torch.Size]]) -> None:
     gradients = []
     for choice in (False, True):
         method, views = _byol()
         before = {name: value.clone() for name, value in method.state_dict().items()}
         if choice:
-            assert compile_encoders(method, views, "fp32") is None
+            assert compile_encoders(method, [views], "fp32") is None
             torch.testing.assert_close(method.state_dict(), before, rtol=0, atol=0)
             assert all(p.grad is None for p in method.parameters())
         loss, _ = method(views)

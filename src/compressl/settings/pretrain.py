@@ -117,6 +117,9 @@ class PretrainSettings:
     """Memory layout of the convolutions."""
     compile: bool = False
     """torch.compile the encoder and, on a GPU, the views; falls back with a sentence where that fails."""
+    cuda_graphs: bool = False
+    """With compile, on a CUDA device: replay the encoder's kernels as graphs instead of launching each. For small
+    images and small batches, where the GPU waits for launches."""
     deterministic: bool = True
     """On a GPU, take only kernels that give the same bits each time. --no-deterministic: cuDNN tries them all and takes
     the fastest."""
@@ -178,6 +181,8 @@ class PretrainSettings:
             )
         if self.views.local > 0 and not self.method.multi_crop:
             problems.append(f"views.local is refused for {self.method.name}: its objective is of two views.")
+        if self.cuda_graphs and not self.compile:
+            problems.append("cuda_graphs needs compile: the graphs are those of the compiled encoder.")
         if self.knn_every < 0:
             problems.append(f"knn_every must not be negative; it is {self.knn_every}.")
         if self.threads is not None and self.threads < 1:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from compressl.errors import UsageError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+STAGES = 5  # sizes of views that grow
 
 RecipeName = Literal["auto", "small", "byol", "simclr", "crop", "symbols"]
 
@@ -73,6 +77,9 @@ class ViewsSettings:
     with most of the colour taken away and nothing mirrored."""
     size: int | None = None
     """Side of a view in pixels. Default: that of images of one size up to 64 px, else 32, 64, 96 or 224."""
+    start_size: int | None = None
+    """Side of a view at the beginning: small views are cheap. It grows in equal steps, and the last fifth of the
+    training has the full size. Default: the full size throughout."""
     min_scale: float | None = None
     """Smallest share of the area that a crop covers. Default: the recipe's."""
     grayscale: float | None = None
@@ -96,6 +103,8 @@ class ViewsSettings:
 
     def check(self) -> list[str]:
         problems = [f"views: {problem}" for problem in self.resolve(32)[0].check()]
+        if self.start_size is not None and self.start_size < 1:
+            problems.append(f"views.start_size must be at least 1; it is {self.start_size}.")
         if self.local < 0:
             problems.append(f"views.local must not be negative; it is {self.local}.")
         elif self.local:
@@ -119,6 +128,40 @@ class ViewsSettings:
             solarize=views[0].solarize if views[0].solarize == views[1].solarize else 0.0,
         )
         return (*views, *[small] * self.local)
+
+    def stages(self, size: int) -> tuple[tuple[ViewRecipe, ...], ...]:
+        """The recipes of each part of the training, parts of equal length; the last is :meth:`resolve`.
+
+        Progressive resizing: training cost falls with the square of the side (Tan and Le 2021, "EfficientNetV2",
+        section 4; for learning without labels Cao and Wu 2021, "Rethinking Self-Supervised Learning: Small is
+        Beautiful"). Small crops and blur shrink alike.
+
+        Raises:
+            UsageError: the first views would be larger than the last.
+
+        >>> [recipes[0].size for recipes in ViewsSettings(start_size=16).stages(32)]
+        [16, 20, 24, 28, 32]
+        """
+        final = self.resolve(size)
+        full = final[0].size
+        if self.start_size is None:
+            return (final,)
+        if self.start_size > full:
+            raise UsageError(
+                f"Views cannot grow from {self.start_size} to {full} px.",
+                f"Give a --views.start-size of at most {full}, or a larger --views.size.",
+            )
+        shares = [(self.start_size + (full - self.start_size) * k / (STAGES - 1)) / full for k in range(STAGES)]
+        return tuple(tuple(_shrunk(recipe, share) for recipe in final) for share in shares)
+
+
+def _shrunk(recipe: ViewRecipe, share: float) -> ViewRecipe:
+    return replace(
+        recipe,
+        size=max(1, round(recipe.size * share)),
+        blur_min_sigma=recipe.blur_min_sigma * share,
+        blur_max_sigma=recipe.blur_max_sigma * share,
+    )
 
 
 _CROP = ViewRecipe(jitter=0.0, grayscale=0.0)

@@ -24,7 +24,7 @@ def announce(
         console.print(note, highlight=False, markup=False)
     console.print(
         f"{settings.method.name} · {settings.encoder.name} · {len(training.packed):,} images at "
-        f"{training.card.size} px · {settings.epochs} epoch{'s' * (settings.epochs > 1)} of "
+        f"{_sides(training)} px · {settings.epochs} epoch{'s' * (settings.epochs > 1)} of "
         f"{training.steps_per_epoch} steps · "
         f"{'' if processes == 1 else f'{processes} x '}{record['device']} {training.precision}, "
         f"{record['threads']} threads · {run.path}",
@@ -47,6 +47,11 @@ def announce(
     else:
         exact = "the same images, views and noise; this device may sum in another order"
     console.print(f"Continuing after step {step} of {training.total_steps} ({exact}).", highlight=False, markup=False)
+
+
+def _sides(training: Training) -> str:
+    first, last = training.stages[0].recipes[0].size, training.card.size
+    return str(last) if first == last else f"{first} to {last}"
 
 
 def fast_paths(training: Training) -> str:
@@ -73,6 +78,7 @@ def fast_paths(training: Training) -> str:
     else:
         off.append("compiled encoder" + ("" if settings.compile else " (--compile)"))
     if device.type == "cuda":
+        (on if training.graphs else off).append("CUDA graphs" + ("" if settings.cuda_graphs else " (--cuda-graphs)"))
         (off if settings.deterministic else on).append("cuDNN's fastest kernels (--no-deterministic)")
     return f"On: {', '.join(on)}." + (f" Off: {', '.join(off)}." if off else "")
 

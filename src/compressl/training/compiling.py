@@ -31,13 +31,15 @@ def compile_encoders(
     """
     device = stages[0][0].device
     encoders = [module for module in method.modules() if type(module) is type(method.encoder)]
+    shapes = {view.shape for views in stages for view in views}
+    allow_compilations(2 * len(encoders) * len(shapes))  # with gradients and without
     before = {name: value.clone() for name, value in method.state_dict().items()}
     problem = None
     try:
         for encoder in encoders:
             encoder.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
         for views in stages:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             with autocast(device, precision):
                 loss, _ = method(views, torch.Generator(device).manual_seed(0))
             loss.backward()
@@ -49,3 +51,12 @@ def compile_encoders(
     method.load_state_dict(before)
     method.zero_grad(set_to_none=True)
     return problem
+
+
+def allow_compilations(count: int) -> None:
+    """Let one function be compiled this often: beyond its limit torch.compile runs it as it is, with a mere warning.
+
+    All modules of a class share a function, and every shape is one more compilation.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, count)

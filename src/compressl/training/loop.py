@@ -261,6 +261,8 @@ def _copy(there: list[Tensor], here: list[Tensor]) -> None:
 
 def _forward_backward(training: Training, views: list[Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss, terms and gradients of a step over all processes, in as many passes as were asked for."""
+    if training.graphs:  # what the last step left in the graphs' memory may be overwritten
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     noise = generator("noise", training.settings.seed, step, device=training.device)
     passes = training.settings.accumulate
     total = torch.zeros((), device=training.device)

@@ -28,7 +28,7 @@ from compressl.models import EncoderCard, chunked, create_encoder, synchronize
 from compressl.randomness import permutation
 from compressl.settings.pretrain import PretrainSettings
 from compressl.settings.toml import flatten, to_toml
-from compressl.training.compiling import compile_encoders
+from compressl.training.compiling import allow_compilations, compile_encoders
 from compressl.training.optimizers import create_optimizer
 from compressl.training.schedules import warmup_steps
 from compressl.views import Views
@@ -49,13 +49,19 @@ class Training:
     device: torch.device
     precision: str
     packed: PackedImages
-    views: Views
+    stages: tuple[Views, ...]  # parts of equal length: where views grow, each has a size of its own
     method: Method
     card: EncoderCard
     optimizer: torch.optim.Optimizer
     steps_per_epoch: int
     notes: tuple[str, ...]
     compiled: bool
+    graphs: bool
+
+    @property
+    def views(self) -> Views:
+        """Of the full size."""
+        return self.stages[-1]
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +90,8 @@ class Training:
         if (batch := next(loader, None)) is None:
             return None
         layout = layout_of(self.settings)
-        return batch, self.views(batch.images, batch.geometry, batch.indices, batch.epoch, memory_format=layout)
+        views = self.stages[batch.step * len(self.stages) // self.total_steps]
+        return batch, views(batch.images, batch.geometry, batch.indices, batch.epoch, memory_format=layout)
 
     def names(self, indices: Tensor) -> list[str]:
         """What images are called, for messages."""
@@ -123,10 +130,11 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         torch.set_num_threads(settings.threads)
     source = open_source(settings.data.path)
     size = suggest_view_size(source) if settings.views.size is None else settings.views.size
-    recipes = settings.views.resolve(size)
+    stages = settings.views.stages(size)
+    recipes = stages[-1]
     # built before the images are decoded: a wrong encoder should not cost an hour of decoding
     encoder = synchronize(create_encoder(settings.encoder, recipes[0].size, settings.seed))
-    features = count_features(encoder, recipes[0].size)
+    features = [count_features(encoder, stage[0].size) for stage in stages][-1]
     if len(source) < settings.batch_size:
         raise _too_few(settings, len(source))
     with distributed.in_turn():
@@ -155,26 +163,32 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         notes.append(f"{len(packed.unreadable)} unreadable images are replaced by their neighbours: {listing}{more}.")
     if settings.accumulate > 1 and processes > 1:
         notes.append("With --accumulate, several processes put other images into one pass than a single process does.")
-    views = Views(recipes, settings.seed, compile=settings.compile)
+    views = tuple(Views(stage, settings.seed, compile=settings.compile) for stage in stages)
     compiled = settings.compile and processes == 1
+    graphs = settings.cuda_graphs and device.type == "cuda" and compiled
     if settings.compile and processes > 1:
         notes.append("torch.compile of the encoder is off: it is for one process.")
     elif settings.compile:
-        shapes = [(settings.batch_size // settings.accumulate, 3, recipe.size, recipe.size) for recipe in recipes]
-        likes = [torch.rand(shape, device=device).to(memory_format=layout_of(settings)) for shape in shapes]
-        if problem := compile_encoders(method, likes, precision):
+        images, layout = settings.batch_size // settings.accumulate, layout_of(settings)
+        shapes = [[(images, 3, recipe.size, recipe.size) for recipe in stage] for stage in stages]
+        likes = [[torch.rand(s, device=device).to(memory_format=layout) for s in stage] for stage in shapes]
+        if problem := compile_encoders(method, likes, precision, graphs):
             notes.append(f"torch.compile of the encoder is off: {problem}")
-            compiled = False
+            compiled = graphs = False
+    if settings.cuda_graphs and not graphs:
+        notes.append("CUDA graphs are off: they need a CUDA device, one process and a compiled encoder.")
     if settings.compile and device.type != "cpu":
+        allow_compilations(2 * sum(len(stage) for stage in stages))
         share, (_, height, width, _) = settings.batch_size // processes, packed.images.shape
-        if problem := views.try_compile(share, height, width, device, layout_of(settings)):
+        problems = (v.try_compile(share, height, width, device, layout_of(settings)) for v in views)
+        if problem := next(filter(None, problems), None):
             notes.append(f"torch.compile of the views is off: {problem}")
     return Training(
         settings=settings,
         device=device,
         precision=precision,
         packed=packed,
-        views=views,
+        stages=views,
         method=method,
         card=EncoderCard(
             name=settings.encoder.name,
@@ -192,6 +206,7 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
         steps_per_epoch=len(packed) // settings.batch_size,
         notes=tuple(notes),
         compiled=compiled,
+        graphs=graphs,
     )
 
 
