@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import learning
 import numpy as np
 import step
 import torch
@@ -26,15 +27,9 @@ import views
 from timing import RESULTS, Table, Way, alternate, bare_step, loss_of, random_images, show, simclr, synchronize, write
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressl.data import open_source, pack
 from compressl.devices import resolve_device, resolve_precision
 from compressl.errors import first_line
-from compressl.evaluation import features
-from compressl.measures.knn import knn_predict
-from compressl.models import load_encoder
-from compressl.randomness import permutation
 from compressl.settings.encoder import EncoderSettings
-from compressl.settings.loading import load_pretrain
 from compressl.settings.pretrain import PretrainSettings
 from compressl.training.loop import pretrain
 from compressl.training.setup import prepare
@@ -43,8 +38,6 @@ PEAKS = {  # dense bf16 FLOP/s by what the device's name holds: NVIDIA's data sh
     "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12,
     "A10G": 70e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "A6000": 155e12,
 }  # fmt: skip
-HELD_OUT = 5000  # training images that the last training never sees
-QUERIES_AT_MOST = 0.1  # and no more than this share
 
 
 @dataclass(frozen=True)
@@ -225,54 +218,29 @@ def graph_step(ground: Ground) -> Way:
     return way
 
 
-def learning(ground: Ground, rate: float) -> dict[str, Any]:
-    """As many epochs of C-SimCLR as the time allows; kNN on training images that it never saw."""
+def learned(ground: Ground) -> dict[str, Any]:
+    """As many epochs of the recipe for speed as the time allows; kNN on training images that were held out."""
     given = ground.given
-    packed = pack(open_source(ground.data), view_size=32, cache=ground.folder)
-    held_out = min(HELD_OUT, int(QUERIES_AT_MOST * len(packed)))
-    limit = len(packed) - held_out if not given.tiny else 4 * given.batch_size
-    epochs = max(1, int(0.7 * (ground.left - 20) * rate / limit)) if not given.tiny else 1
-    words = f"--recipe cifar10/c-simclr --data {ground.data} --data.limit {limit} --data.cache {ground.folder} "
-    words += f"--epochs {epochs} --save-every {epochs} --knn-every 0 --no-tensorboard --batch-size {given.batch_size} "
-    words += f"--encoder.width {given.width} --device {ground.device} --out {ground.folder / 'learning'}"
-    settings = load_pretrain(words.split(), prog="benchmarks/gpu.py")[0]
-
-    def after_step(done: int) -> None:
-        if ground.left < 5 and not given.tiny:
-            raise Stop
-
-    began = time.monotonic()
-    try:
-        run = pretrain(settings, after_step=after_step)
-    except Stop:
-        return {"epochs": epochs, "said": "the time was over before the training was"}
-    seconds = time.monotonic() - began
-    order = permutation(len(packed), settings.seed, epoch=-1)  # the first of them were learnt from, as `prepare` has it
-    encoder, card = load_encoder(run.path)
-    bank, queries = order[:limit].numpy(), order[limit : limit + held_out].numpy()
-    options = {"size": card.size, "mean": card.mean, "std": card.std, "device": ground.device}
-    known, asked = (
-        features.extract(encoder.to(ground.device), packed, chosen, precision=ground.precision, **options)
-        for chosen in (bank, queries)
-    )
-    labels = torch.from_numpy(packed.labels).to(ground.device)
-    classes = int(labels.max()) + 1
-    predicted = knn_predict(known, labels[torch.from_numpy(bank)], asked, classes)
-    accuracy = float((predicted == labels[torch.from_numpy(queries)]).float().mean())
-    return {"epochs": epochs, "images": limit, "seconds": seconds, "queries": held_out, "knn": accuracy}
+    words = ["--data.cache", str(ground.folder), "--device", str(ground.device), "--encoder.width", str(given.width)]
+    if given.tiny:
+        words += ["--batch-size", str(given.batch_size)]
+    held_out = learning.count_held_out(ground.data)
+    settings = learning.configured(ground.data, "cifar10/speed", ground.folder, held_out, words)
+    seconds = 0.0 if given.tiny else 0.7 * (ground.left - 30)
+    return learning.learn(settings, seconds, "wall", ground.ends - 15, None)
 
 
 COMPILED = {  # the shortest first: a compilation may take a minute
     "one graph": graph_step, "compile": compiled_step, "compile, graphs": functools.partial(compiled_step, graphs=True),
 }  # fmt: skip
-PARTS = (correctness, speed, resume, augmentation, compilation)  # and then learning, with the time that is left
+PARTS = (correctness, speed, resume, augmentation, compilation, learned)  # the last with the time that is left
 
 
-def attempt(part: Callable[..., dict[str, Any]], *parameters: Any) -> dict[str, Any]:
+def attempt(part: Callable[[Ground], dict[str, Any]], ground: Ground) -> dict[str, Any]:
     """A part's record, or the sentence of what went wrong."""
     began = time.monotonic()
     try:
-        found = part(*parameters)
+        found = part(ground)
     except Exception as error:  # the parts after it may still work, and the machine is there only now
         found = {"error": f"{type(error).__name__}: {first_line(error)}"}
     found["took_s"] = round(time.monotonic() - began, 1)
@@ -312,9 +280,13 @@ def sentences(name: str, part: dict[str, Any]) -> list[tuple[str, str]]:
         rates = {way: f"; bare, {rate:,.0f} images/s" for way, rate in part.get("images_per_second", {}).items()}
         said = {"eager": "as it is"} | {way: part[way] for way in COMPILED}
         return [(way, sentence + rates.get(way, "")) for way, sentence in said.items()]
-    if name == "learning":
-        reached = f"{part['knn']:.1%} of {part['queries']:,} held-out images" if "knn" in part else part["said"]
-        return [(f"kNN after {part['epochs']} epochs", f"{reached}, {part.get('seconds', 0):.0f} s")]
+    if name == "learned":
+        last = part["curve"][-1]
+        rows = [(f"kNN after {part['epochs']} epochs", f"{last['knn']:.1%} after {last['seconds']:.0f} s")]
+        for level in learning.LEVELS[-2:]:
+            seconds = learning.soonest(part["curve"], level)
+            rows.append((f"time to {level:.0%} kNN", "not reached" if seconds is None else f"{seconds:.0f} s"))
+        return rows
     return []
 
 
@@ -349,9 +321,6 @@ def main() -> None:
             np.save(Path(name) / "images.labels.npy", np.arange(80) % 2)
             ground = replace(ground, data=given.data)
         parts = {part.__name__: attempt(part, ground) for part in PARTS}
-        rows = parts["speed"].get("rows", {})
-        rate = rows.get(f"whole, {ground.precision}", {"per_second": 1000.0})["per_second"]
-        parts["learning"] = attempt(learning, ground, rate)
     task = f"SimCLR, ResNet-18 of width {given.width:g}, small stem, batch {given.batch_size}, {device_name(device)}"
     content = {"task": task, "parts": parts, "seconds": round(time.monotonic() - began, 1)}
     record = write(given.out, device, ground.precision, given, **content)

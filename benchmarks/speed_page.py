@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import gpu
+import learning
 import scaling
 import step
 import views
 from timing import RESULTS, markdown
 
 PAGE = Path(__file__).parent.parent / "docs" / "speed.md"
-SECTIONS: dict[str, ModuleType] = {"views": views, "step": step, "scaling": scaling, "gpu": gpu}
+SECTIONS: dict[str, ModuleType] = {"views": views, "step": step, "scaling": scaling, "learning": learning, "gpu": gpu}
 
 
 def render(page: str, results: Path) -> str:

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_every_page_and_picture_has_its_script(monkeypatch: pytest.MonkeyPatch) 
         ("views", [], "devices"),
         ("step", ["--device", "cpu"], "rows"),
         ("scaling", [], "stores"),
+        ("learning", ["plain"], "runs"),
         ("gpu", ["--device", "cpu"], "parts"),
     ],
 )
@@ -59,7 +61,9 @@ def test_each_benchmark_of_speed_runs_and_has_a_section(
     name: str, options: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / f"{name}.json"
-    command = [sys.executable, str(FOLDER / f"{name}.py"), "--tiny", "--out", str(out), *options]
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *options, "--tiny", "--out", str(out)]
+    if name == "learning":
+        command += ["--into", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
@@ -68,11 +72,15 @@ def test_each_benchmark_of_speed_runs_and_has_a_section(
     if name == "gpu":
         assert {key: value["error"] for key, value in record["parts"].items() if "error" in value} == {}
         assert record["parts"]["resume"]["resumed_is_the_same"]
+    if name == "learning":
+        marks = record["runs"][0]["curve"]
+        assert [mark["step"] for mark in marks] == list(range(1, 10))  # of 72 images, nine batches
+        assert all(a["seconds"] < b["seconds"] for a, b in pairwise(marks))
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
     page = runpy.run_path(str(FOLDER / "speed_page.py"), run_name="imported")["render"]
     found = page((FOLDER.parent / "docs" / "speed.md").read_text(), tmp_path)
     assert record["command"] in found
-    assert found.count("Not measured yet.") == 3
+    assert found.count("Not measured yet.") == 4
 
 
 def test_the_objectives_have_their_times_and_memory(tmp_path: Path) -> None:
