@@ -122,3 +122,19 @@ def test_normalize_and_back(reference: ModuleType, floats: Tensor) -> None:
     normalized = normalize(floats, mean, std)
     torch.testing.assert_close(normalized, reference.normalize(floats, list(mean), list(std)))
     torch.testing.assert_close(denormalize(normalized, mean, std), floats, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_standardize_writes_in_the_memory_format(floats: Tensor, memory_format: torch.memory_format) -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    out = torch.full_like(floats, 7.0, memory_format=memory_format)
+    color.standardize(floats, mean, std, out)
+    assert out.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(out, normalize(floats, mean, std), atol=2e-6, rtol=0)
+
+
+def test_a_gradient_passes_through_normalize(floats: Tensor) -> None:
+    images = floats.clone().requires_grad_()
+    normalize(images, (0.5, 0.5, 0.5), (0.1, 0.2, 0.25)).sum().backward()
+    assert images.grad is not None
+    torch.testing.assert_close(images.grad[0, :, 0, 0], torch.tensor([10.0, 5.0, 4.0]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import kernel_size
-from compressl.views.color import BRIGHTNESS, CONTRAST, HUE, IDENTITY, LUMA, ORDERS, adjust_hue_, luma
+from compressl.views.color import BRIGHTNESS, CONTRAST, HUE, IDENTITY, LUMA, ORDERS, adjust_hue_, luma, standardize
 from compressl.views.parameters import ViewParameters
 from compressl.views.resample import Bands, blocks_of, triangle
 
@@ -30,7 +30,6 @@ def augment_each(
     row_windows, column_windows = _windows(rows), _windows(columns)
     factors, order = parameters.factors.tolist(), parameters.order.tolist()
     gray, sigma, inverted = parameters.grayscale.tolist(), parameters.sigma.tolist(), parameters.solarize.tolist()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
 
     x = torch.empty(3, size, size)
     for i, image in enumerate(images):
@@ -49,8 +48,9 @@ def augment_each(
         if inverted[i]:
             torch.minimum(x, 1 - x, out=x)
         if normalized:
-            x.sub_(mean).div_(std)
-        out[i].copy_(x)
+            standardize(x[None], recipe.mean, recipe.std, out=out[i : i + 1])
+        else:
+            out[i].copy_(x)
 
 
 def _windows(bands: Bands) -> list[list[tuple[int, int]]]:
