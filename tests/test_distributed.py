@@ -192,7 +192,7 @@ def test_mean_is_over_ranks_in_both_directions(ranks):
 def test_uneven_shares_are_refused_on_every_rank(ranks):
     for results in ranks:
         gather, local = results["refusals"]
-        assert "2, 3 images" in gather
+        assert "2 to 3 images" in gather
         assert "3 rows" in local
 
 

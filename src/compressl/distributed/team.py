@@ -145,15 +145,22 @@ def any_rank(flag: bool) -> bool:
     >>> any_rank(False)
     False
     """
-    return bool(any_rank_each(torch.tensor([int(flag)])))
+    return bool(largest(torch.tensor([int(flag)])))
 
 
-def any_rank_each(flags: Tensor) -> Tensor:
-    """:func:`any_rank` for each of some flags of 0 or 1, int [N] on the CPU."""
-    if world_size() > 1:
-        with collective():
-            dist.all_reduce(flags, dist.ReduceOp.MAX, _control())
-    return flags
+def largest(values: Tensor) -> Tensor:
+    """The largest value over ranks of each of some integers, [N] -> [N] on the CPU.
+
+    >>> largest(torch.tensor([0, 1]))
+    tensor([0, 1])
+    """
+    if world_size() == 1:
+        return values
+    # whoever initialised torch.distributed may have a group for CUDA tensors alone
+    there = values.cuda() if dist.get_backend(_control()) == "nccl" else values.clone()
+    with collective():
+        dist.all_reduce(there, dist.ReduceOp.MAX, _control())
+    return there.cpu()
 
 
 def from_main(compute: Callable[[], T]) -> T:

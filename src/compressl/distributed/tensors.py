@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from compressl.distributed.team import any_rank_each, collective, rank, world_size
+from compressl.distributed.team import largest, collective, rank, world_size
 from compressl.errors import UsageError
 
 
@@ -37,14 +37,11 @@ def gather(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    rows = torch.tensor([x.shape[0]], device=x.device)
-    counts = [torch.empty_like(rows) for _ in range(world_size())]
-    with collective():
-        dist.all_gather(counts, rows)
-    sizes = [int(count) for count in counts]  # a collective on unequal shapes would hang or return rubbish
-    if len(set(sizes)) > 1:
+    # A collective on unequal shapes would hang or return rubbish. Asked on the host: a device would be waited for.
+    most, fewest = largest(torch.tensor([len(x), -len(x)])).abs().tolist()
+    if fewest < most:
         raise UsageError(
-            f"The ranks hold batches of {', '.join(map(str, sizes))} images.",
+            f"The ranks hold batches of {fewest} to {most} images.",
             "Give every rank the same number: drop the last, incomplete batch.",
         )
     return cast(Tensor, _Gather.apply(x))  # type: ignore[no-untyped-call]
@@ -91,7 +88,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     parameters = [p for p in parameters if p.requires_grad]
     if world_size() == 1 or not parameters:
         return
-    somewhere = any_rank_each(torch.tensor([p.grad is not None for p in parameters]).int())
+    somewhere = largest(torch.tensor([p.grad is not None for p in parameters]).int())
     buckets: dict[torch.dtype, list[Tensor]] = {}
     for parameter, present in zip(parameters, somewhere.tolist(), strict=True):
         if present:
