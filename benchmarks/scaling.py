@@ -124,22 +124,43 @@ def peak_memory() -> int:
 
 
 def processes(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Images a second of one batch shared by several processes, as the runs themselves log it; in turn."""
+    """Images a second of one batch shared by several processes, as the runs themselves log it; in turn.
+
+    And of as many processes at the same time that know nothing of one another, each with its share of the batch: what
+    the machine has for them.
+    """
     batch, images = (8, 64) if given.tiny else (128, 2048)
     data = random_images(folder / "processes.npy", images, 32)
-    rates: dict[int, list[float]] = {count: [] for count in given.processes}
+
+    def command(out: Path, size: int, launch: str = "") -> list[str]:
+        words = f"--method simclr --data {data} --batch-size {size} --encoder.width {ENCODER.width} --epochs 2 "
+        words += f"--threads 1 --log-every 4 --knn-every 0 --no-tensorboard --out {out} --data.cache {folder}"
+        return [sys.executable, *launch.split(), "-m", "compressl", "pretrain", *words.split()]
+
+    def rate(out: Path) -> float:
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        return statistics.median([line["time"]["images_per_second"] for line in lines if "time" in line][1:])
+
+    together: dict[int, list[float]] = {count: [] for count in given.processes}
+    apart: dict[int, list[float]] = {count: [] for count in given.processes}
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
     for number in range(given.repeats):
         for count in given.processes:
             out = folder / f"processes-{count}-{number}"
-            words = f"--method simclr --data {data} --batch-size {batch} --encoder.width {ENCODER.width} --epochs 2 "
-            words += f"--threads 1 --log-every 4 --knn-every 0 --no-tensorboard --out {out} --data.cache {folder}"
             launch = f"-m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else ""
-            command = [sys.executable, *launch.split(), "-m", "compressl", "pretrain", *words.split()]
-            subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-            lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-            logged = [line["time"]["images_per_second"] for line in lines if "time" in line]
-            rates[count].append(statistics.median(logged[1:]))  # the first holds what happens once
-    return [{"processes": n, "images_per_second": statistics.median(r), "all": r} for n, r in rates.items()]
+            subprocess.run(command(out, batch, launch), check=True, capture_output=True, env=variables)
+            together[count].append(rate(out))
+            outs = [folder / f"apart-{count}-{number}-{i}" for i in range(count)]
+            options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": variables}
+            runs = [subprocess.Popen(command(out, batch // count), **options) for out in outs]
+            codes = [run.wait() for run in runs]
+            if any(codes):
+                raise RuntimeError(f"A training beside {count - 1} others failed.")
+            apart[count].append(sum(map(rate, outs)))
+    return [
+        {"processes": n, "images_per_second": statistics.median(rates), "all": rates, "apart": apart[n]}
+        for n, rates in together.items()
+    ]
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
@@ -161,12 +182,13 @@ def tables(record: dict[str, Any]) -> list[Table]:
         f"with {exponent(counts, memory):.2f} ({each:.0f} bytes an image)"
     )
     found.append((title, ["N", "open, s", "first batch, s", "a later epoch, s", "memory, MB"], rows))
-    one = record["processes"][0]["images_per_second"]
-    rows = [
-        [str(p["processes"]), f"{p['images_per_second']:.0f}", f"{p['images_per_second'] / one / p['processes']:.0%}"]
-        for p in record["processes"]
-    ]
-    found.append(("One batch shared by processes of one thread", ["processes", "images/s", "efficiency"], rows))
+    rows = []
+    for p in record["processes"]:
+        apart = statistics.median(p["apart"])
+        rows.append([str(p["processes"]), f"{p['images_per_second']:.0f}", f"{apart:.0f}"])
+        rows[-1].append(f"{statistics.median(a / b for a, b in zip(p['all'], p['apart'], strict=True)):.0%}")
+    head = ["processes", "images/s", "apart, each with its share", "efficiency"]
+    found.append(("One batch shared by processes of one thread", head, rows))
     return found
 
 
