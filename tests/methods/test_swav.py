@@ -141,6 +141,16 @@ def test_a_queue_is_used_once_full() -> None:
                 prototypes.weight.add_(torch.eye(12, 8))
 
 
+def test_an_emptier_queue_that_is_loaded_waits_again() -> None:
+    method, plain = _method(queue=IMAGES, queue_start=0.0), _method()
+    start = {name: value.clone() for name, value in method.state_dict().items()}
+    for seed in range(2):
+        method(_views(seed))
+    method.load_state_dict(start)
+    assert torch.equal(method(_views(2))[0], plain(_views(2))[0])
+    assert not torch.equal(method(_views(3))[0], plain(_views(3))[0])
+
+
 def test_evaluation_leaves_the_queue_alone() -> None:
     method = _method(queue=20, queue_start=0.0).eval()
     method(_views())

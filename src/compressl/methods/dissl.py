@@ -126,9 +126,9 @@ class DISSL(Method):
         s = self.settings
         if self.multiplier is not None:
             self.objective.entropy_weight = self.multiplier.value()
-        start = float(self.objective.entropy_weight)
+        start = self.objective.entropy_weight  # a multiplier's stays on its device: to ask for it would be to wait
         done = min(1.0, progress / s.invariance_warmup) if s.invariance_warmup else 1.0
-        self.objective.invariance_weight = start + done * (s.invariance_weight - start)
+        self.objective.invariance_weight = (1 - done) * start + done * s.invariance_weight
 
 
 def reset(head: nn.Module) -> None:

@@ -57,6 +57,8 @@ class SwAV(Method):
         self.prototypes = linear(settings.dim, settings.prototypes)  # C, unit rows [K, D]
         self.objective = SwAVLoss(settings.temperature, settings.epsilon, settings.iterations)
         self.register_buffer("queue", torch.zeros(2, settings.queue, settings.dim))
+        self._full = False  # a queue that is full stays so: a device is asked, and waited for, only until then
+        self.register_load_state_dict_post_hook(_ask_again)  # type: ignore[no-untyped-call]
         self.before_step(1.0)
 
     def forward(
@@ -92,7 +94,10 @@ class SwAV(Method):
     @torch.no_grad()
     def _queue_scores(self, prototypes: Tensor) -> tuple[Tensor, Tensor] | None:
         """The queue's cosines with today's prototypes; None until it is full, which its last row tells."""
-        if not self.queueing or not bool(self.queue[:, -1].any()):
+        if not self.queueing:
+            return None
+        self._full = self._full or bool(self.queue[:, -1].any())
+        if not self._full:
             return None
         first, second = F.linear(self.queue.to(prototypes.dtype), prototypes)  # [Q, K]
         return first, second
@@ -101,3 +106,8 @@ class SwAV(Method):
     def _enqueue(self, *z: Tensor) -> None:
         for queue, new in zip(self.queue, z, strict=True):
             queue.copy_(torch.cat([new.to(queue.dtype), queue])[: len(queue)])
+
+
+def _ask_again(method: SwAV, keys: object) -> None:
+    """Another queue was loaded."""
+    method._full = False

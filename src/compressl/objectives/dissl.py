@@ -199,7 +199,7 @@ class DISSLLoss(nn.Module):
         check_positive(teacher_temperature=teacher_temperature, student_temperature=student_temperature)
         check_count(chunk=chunk)
         self.entropy_weight: float | Tensor = entropy_weight  # schedules and a multiplier may change both
-        self.invariance_weight = invariance_weight
+        self.invariance_weight: float | Tensor = invariance_weight
         self.teacher_temperature, self.student_temperature = teacher_temperature, student_temperature
         self.reduce, self.chunk = reduce, chunk
 
