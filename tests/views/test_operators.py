@@ -39,9 +39,18 @@ def test_color_operators(reference: ModuleType, floats: Tensor, name: str) -> No
 def test_hue_of_grey_and_nearly_grey(reference: ModuleType) -> None:
     gray = torch.linspace(0, 1, 64).view(1, 1, 8, 8).expand(1, 3, 8, 8)
     shift = torch.tensor([0.3])
-    torch.testing.assert_close(color.adjust_hue(gray, shift), gray, atol=1e-6, rtol=0)
+    assert torch.equal(color.adjust_hue(gray, shift), gray)
     nearly = (gray + 1e-6 * torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     torch.testing.assert_close(color.adjust_hue(nearly, shift), nearly, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.4, -1 / 6, 1e-3, 0.25, 0.5])
+def test_hue_keeps_the_least_and_the_largest_channel(floats: Tensor, shift: float) -> None:
+    turned = color.adjust_hue(floats, torch.full((12,), shift))
+    torch.testing.assert_close(turned.amax(1), floats.amax(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(turned.amin(1), floats.amin(1), atol=1e-6, rtol=0)
+    back = color.adjust_hue(turned, torch.full((12,), -shift))
+    torch.testing.assert_close(back, floats, atol=3e-6, rtol=0)
 
 
 @pytest.mark.parametrize("orders", [range(12), range(12, 24)])

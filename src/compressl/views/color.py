@@ -60,17 +60,18 @@ def standardize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """``factor * x``, clamped; ``factor`` [N], at least 0."""
-    return _blend_(images.clone(), torch.full((len(images),), BRIGHTNESS), factor)
+    nothing = torch.zeros_like(factor)
+    return _blend_(images.clone(), factor, of_mean=nothing, of_gray=nothing)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean grey value of the image, clamped; ``factor`` [N], at least 0, and 1 changes nothing."""
-    return _blend_(images.clone(), torch.full((len(images),), CONTRAST), factor)
+    return _blend_(images.clone(), factor, of_mean=1 - factor, of_gray=torch.zeros_like(factor))
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the grey image, clamped; ``factor`` [N], at least 0, and 1 changes nothing."""
-    return _blend_(images.clone(), torch.full((len(images),), SATURATION), factor)
+    return _blend_(images.clone(), factor, of_mean=torch.zeros_like(factor), of_gray=1 - factor)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -103,9 +104,9 @@ def color_jitter(images: Tensor, factors: Tensor, order: Tensor, inplace: bool =
     if bool((group[1:] < group[:-1]).any()):
         rows = group.argsort(stable=True)
         there = sent(rows, images.device)
-        mixed = _jitter_(images.index_select(0, there), group[rows], factors[rows], order[rows])
+        mixed = jitter_sorted_(images.index_select(0, there), group[rows], factors[rows], order[rows])
         return (images if inplace else torch.empty_like(images)).index_copy_(0, there, mixed)
-    return _jitter_(images if inplace else images.clone(), group, factors, order)
+    return jitter_sorted_(images if inplace else images.clone(), group, factors, order)
 
 
 def jitter_group(factors: Tensor, order: Tensor) -> Tensor:
@@ -115,8 +116,8 @@ def jitter_group(factors: Tensor, order: Tensor) -> Tensor:
     return torch.where((factors == factors.new_tensor(IDENTITY)).all(1), _NOTHING, group)
 
 
-def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """:func:`color_jitter` in place, of images in order of their group.
+def jitter_sorted_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """:func:`color_jitter` in place, of images in order of their ``group``.
 
     Brightness, contrast and saturation are blends that one pass can do for images that want different ones; hue
     comes in between, for the run of images whose turn it is. So no image is moved, and none waits for all 24 orders.
@@ -125,49 +126,49 @@ def _jitter_(x: Tensor, group: Tensor, factors: Tensor, order: Tensor) -> Tensor
     active = sum(counts[:_NOTHING])
     if active == 0:
         return x
-    blends = _BLENDS.to(order.device)[order[:active]]  # [active, 3]
-    factor = sent(factors[:active].gather(1, blends), x.device)
-    shift = sent(factors[:active, HUE], x.device)
-    blends = sent(blends, x.device)
+    factors = factors[:active]
+    blends = _BLENDS.to(order.device)[order[:active]].T  # [3, active]
+    factor = factors.T.gather(0, blends)
+    of_mean, of_gray = (torch.where(blends == operator, 1 - factor, 0.0) for operator in (CONTRAST, SATURATION))
+    shares = sent(torch.stack([factor, of_mean, of_gray], 1), x.device)  # [3, 3, active]
+    shift = sent(factors[:, HUE], x.device)
     first = 0
     for step in range(4):
         last = first + counts[step]
         if last > first:
             adjust_hue_(x[first:last], shift[first:last])
         if step < 3:
-            _blend_(x[:active], blends[:, step], factor[:, step])
+            _blend_(x[:active], *shares[step])
         first = last
     return x
 
 
-def _blend_(x: Tensor, operator: Tensor, factor: Tensor) -> Tensor:
-    """``clamp(factor * x + (1 - factor) * base)``; the base is 0, the mean grey value or the grey image."""
-    operator, factor = (sent(t, x.device).view(-1, 1, 1, 1) for t in (operator, factor))
+def _blend_(x: Tensor, factor: Tensor, of_mean: Tensor, of_gray: Tensor) -> Tensor:
+    """``clamp(factor * x + of_mean * mean grey value + of_gray * grey image)``, in place; shares are [N]."""
+    factor, of_mean, of_gray = (share.view(-1, 1, 1, 1) for share in (factor, of_mean, of_gray))
     gray = luma(x)
-    rest = 1 - factor
-    of_mean = torch.where(operator == CONTRAST, rest * gray.mean((1, 2, 3), keepdim=True), 0.0)
-    base = gray.mul_(torch.where(operator == SATURATION, rest, 0.0)).add_(of_mean)
-    return torch.addcmul(base, x, factor, out=x).clamp_(0, 1)
+    of_mean = of_mean * gray.mean((1, 2, 3), keepdim=True)
+    return torch.addcmul(gray.mul_(of_gray).add_(of_mean), x, factor, out=x).clamp_(0, 1)
 
 
 def adjust_hue_(x: Tensor, shift: Tensor) -> Tensor:
     """:func:`adjust_hue` in place, with value and chroma kept, without a case for each channel that can be the largest.
 
-    In sextants, the hue is 1 + (G' + B' - R') with primes for (x - min) / chroma, and its sign that of G - B; a channel
-    is min + chroma * trapezoid(hue), the trapezoid clamp(|hue - 3| - 1, 0, 1) for red and clamp(2 - |hue - c|, 0, 1)
-    for green (c = 2) and blue (c = 4).
+    In sextants from red, the hue is G + B - R + max - 2 min over chroma, with the sign of G - B. All is times chroma
+    here, so nothing is divided. The hue is turned by the shift and by half a circle toward red, so that ``angle`` is
+    within 3 chroma of cyan; a channel is a ramp that is cut off at min and max: min - chroma + |angle| for red,
+    max + chroma - |angle - c| for green (c = -chroma) and blue (c = chroma).
     """
     red, green, blue = x.unbind(1)  # [n, H, W] each
-    high = torch.maximum(torch.maximum(red, green), blue)
-    low = torch.minimum(torch.minimum(red, green), blue)
+    high, low = x.amax(1), x.amin(1)
     chroma = high - low
-    hue = (green + blue).sub_(red).add_(high).sub_(low, alpha=2)  # exactly 0 for grey
-    trapezoid = chroma.clamp_min(1e-12)
-    hue.div_(trapezoid).copysign_(torch.sub(green, blue, out=trapezoid))
-    hue.add_(sent(shift, x.device).view(-1, 1, 1), alpha=6)
-    hue.sub_(torch.mul(hue, 1 / 6, out=trapezoid).floor_(), alpha=6)  # in [0, 6]: cheaper than remainder
-    rising, falling = low.sub_(chroma), high.add_(chroma)
-    for channel, base, sign, center in ((red, rising, 1, 3), (green, falling, -1, 2), (blue, falling, -1, 4)):
-        torch.sub(hue, center, out=trapezoid).abs_().clamp_(1, 2)
-        torch.addcmul(base, chroma, trapezoid, value=sign, out=channel)
-    return x.clamp_(0, 1)  # rounding
+    angle = (green + blue).sub_(red).add_(high).sub_(low, alpha=2)  # exactly 0 for grey
+    ramp = green - blue
+    angle.copysign_(ramp).addcmul_(chroma, sent(shift * 6, x.device).view(-1, 1, 1))
+    angle.sub_(torch.copysign(chroma, angle, out=ramp), alpha=3)
+    torch.clamp(torch.abs(angle, out=ramp).add_(low).sub_(chroma), low, high, out=red)
+    falling = high + chroma
+    torch.add(angle, chroma, out=ramp).abs_()
+    torch.clamp(torch.sub(falling, ramp, out=ramp), low, high, out=green)
+    torch.clamp(torch.sub(falling, angle.sub_(chroma).abs_(), out=ramp), low, high, out=blue)
+    return x

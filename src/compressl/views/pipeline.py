@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
-from compressl.views.color import color_jitter, grayscale, jitter_group, solarize, standardize
+from compressl.views.color import grayscale, jitter_group, jitter_sorted_, solarize, standardize
 from compressl.views.devices import sent
 from compressl.views.fused import Fused, pack
 from compressl.views.parameters import ViewParameters
@@ -92,11 +92,11 @@ def _keep_freed_memory() -> None:
 def _augment(
     images: Tensor, boxes: Tensor, parameters: ViewParameters, recipe: ViewRecipe, normalized: bool, out: Tensor
 ) -> None:
-    # Images that want the same work side by side: color_jitter then takes slices and moves nothing.
-    rows = jitter_group(parameters.factors, parameters.order).argsort(stable=True)
+    # Images that want the same work side by side: color jitter then takes slices and moves nothing.
+    group, rows = jitter_group(parameters.factors, parameters.order).sort(stable=True)
     parameters = parameters[rows]
     x = resized_crop(images.index_select(0, sent(rows, images.device)), boxes[rows], recipe.size, parameters.flip)
-    color_jitter(x, parameters.factors, parameters.order, inplace=True)
+    jitter_sorted_(x, group, parameters.factors, parameters.order)
     if len(gray := parameters.grayscale.nonzero()[:, 0]):
         there = sent(gray, x.device)
         x.index_copy_(0, there, grayscale(x.index_select(0, there)))
