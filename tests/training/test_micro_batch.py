@@ -23,7 +23,7 @@ from compressl.training import loop
 from compressl.training.loop import pretrain
 from compressl.training.setup import prepare
 
-from .interruptions import Killed, assert_same_runs, end, kill_after
+from .interruptions import Killed, end, kill_after
 
 Make = Callable[..., PretrainSettings]
 
@@ -37,12 +37,8 @@ Make = Callable[..., PretrainSettings]
     ],
     ids=lambda fields: fields["method"],
 )
-def test_it_resumes_to_the_bit(make: Make, tmp_path: Path, fields: dict[str, Any]) -> None:
-    pretrain(make(out="whole", micro_batch=4, **fields))
-    with pytest.raises(Killed):
-        pretrain(make(out="parts", micro_batch=4, **fields), after_step=kill_after(6))
-    pretrain(make(out="parts", micro_batch=4, **fields))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+def test_it_resumes_to_the_bit(check_resume: Callable[..., None], fields: dict[str, Any]) -> None:
+    check_resume(6, micro_batch=4, **fields)
 
 
 def test_a_micro_batch_of_the_whole_batch_is_none(make: Make, tmp_path: Path) -> None:

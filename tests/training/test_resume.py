@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from compressl.errors import CheckpointError, DataError, Interrupted
 from compressl.methods import METHODS
 from compressl.runs import RunFolder
-from compressl.settings.pretrain import PretrainSettings
+from compressl.settings.pretrain import OptimizerSettings, PretrainSettings
 from compressl.settings.toml import to_toml
 from compressl.training import checkpoint
 from compressl.training.loop import pretrain
@@ -28,53 +30,45 @@ from .interruptions import Killed, assert_same_runs, kill_after
 Make = Callable[..., PretrainSettings]
 
 
+@pytest.fixture(scope="module")
+def runs(make_in: Callable[[Path], Make], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``whole``, an undisturbed run, and ``after-1`` to ``after-12``: what its process would have left,
+    had it been gone after that step."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole = make_in(folder)(out="whole")
+    pretrain(whole, after_step=lambda step: shutil.copytree(folder / "whole", folder / f"after-{step}"))
+    return folder
+
+
 @pytest.mark.parametrize("steps", range(1, 13))
-def test_interrupted_after_any_step(make: Make, tmp_path: Path, steps: int) -> None:
-    pretrain(make(out="whole"))
-    with pytest.raises(Killed):
-        pretrain(make(out="parts"), after_step=kill_after(steps))
-    pretrain(make(out="parts"))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+def test_interrupted_after_any_step(runs: Path, make_in: Callable[[Path], Make], steps: int) -> None:
+    done: list[int] = []
+    pretrain(make_in(runs)(out=f"after-{steps}"), after_step=done.append)
+    assert done == list(range(steps - steps % 4 + 1, 13))
+    assert_same_runs(runs / "whole", runs / f"after-{steps}")
 
 
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
-def test_every_method_and_optimizer(make: Make, tmp_path: Path, method: str, optimizer: str) -> None:
-    from compressl.settings.pretrain import OptimizerSettings
-
-    fields = {"method": method, "epochs": 2, "optimizer": OptimizerSettings(name=optimizer)}  # type: ignore[arg-type]
-    pretrain(make(out="whole", **fields))
-    with pytest.raises(Killed):
-        pretrain(make(out="parts", **fields), after_step=kill_after(6))
-    pretrain(make(out="parts", **fields))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+def test_every_method_and_optimizer(check_resume: Callable[..., None], method: str, optimizer: str) -> None:
+    check_resume(6, method=method, epochs=2, optimizer=OptimizerSettings(name=optimizer))  # type: ignore[arg-type]
 
 
-def test_several_interruptions_within_an_epoch(make: Make, tmp_path: Path) -> None:
-    pretrain(make(out="whole"))
+def test_several_interruptions_within_an_epoch(make: Make, tmp_path: Path, runs: Path) -> None:
     for steps in (5, 6, 7, 9):
         with pytest.raises(Killed):
-            pretrain(make(out="parts", save_every_steps=1), after_step=kill_after(steps))
-    pretrain(make(out="parts", save_every_steps=1))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+            pretrain(make(save_every_steps=1), after_step=kill_after(steps))
+    pretrain(make(save_every_steps=1))
+    assert_same_runs(runs / "whole", tmp_path / "run")
 
 
-def test_bf16_resumes_to_the_bit_too(make: Make, tmp_path: Path) -> None:
-    pretrain(make(out="whole", precision="bf16"))
-    with pytest.raises(Killed):
-        pretrain(make(out="parts", precision="bf16"), after_step=kill_after(7))
-    pretrain(make(out="parts", precision="bf16"))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+def test_bf16_resumes_to_the_bit_too(check_resume: Callable[..., None]) -> None:
+    check_resume(7, precision="bf16")
 
 
-def test_the_images_may_lie_in_memory_or_be_streamed(make: Make, tmp_path: Path, images: Path) -> None:
-    from dataclasses import replace
-
-    whole = make(out="resident")
-    pretrain(whole)
-    streamed = replace(make(out="streamed"), data=replace(whole.data, device="no"))
-    pretrain(streamed)
-    assert_same_runs(tmp_path / "resident", tmp_path / "streamed")
+def test_the_images_may_lie_in_memory_or_be_streamed(make: Make, tmp_path: Path, runs: Path) -> None:
+    pretrain(replace(make(), data=replace(make().data, device="no")))
+    assert_same_runs(runs / "whole", tmp_path / "run")  # where they lie in memory
 
 
 def test_other_settings_are_refused_by_name(make: Make) -> None:
