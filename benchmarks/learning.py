@@ -111,7 +111,7 @@ def learn(settings: PretrainSettings, seconds: float, clock: str, latest: float,
         nonlocal began
         if done == 1:
             began = now() - step_seconds  # of that first step
-        if done % every == 0 or done == total:
+        if done == total or (done % every == 0 and total - done > every // 2):
             marks[done] = now() - began
         if time.monotonic() > latest:
             raise Over
@@ -126,6 +126,8 @@ def learn(settings: PretrainSettings, seconds: float, clock: str, latest: float,
     curve = []
     for path in checkpoint.checkpoints(settings.out / "checkpoints"):
         state = checkpoint.load(path)
+        if state["step"] not in marks:
+            continue
         training.method.load_state_dict(state["method"])
         step = state["step"]
         curve.append({"step": step, "seconds": round(marks[step], 2), "knn": asked.knn(training)})
@@ -204,6 +206,28 @@ def tables(record: dict[str, Any]) -> list[Table]:
         ]
         found.append((task, head + [f"seconds to {level:.0%}" for level in reached[-2:]], rows))
     return found
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against seconds, a line for each seed: a panel for each machine and task."""
+    from matplotlib import pyplot as plt
+
+    tasks = list(dict.fromkeys(run["task"] for run in runs))
+    names = list(dict.fromkeys(run["name"] for run in runs))
+    figure, panels = plt.subplots(len(tasks), 1, figsize=(7, 3.2 * len(tasks)), layout="constrained", squeeze=False)
+    for axes, task in zip(panels[:, 0], tasks, strict=True):
+        axes.set_title(task, fontsize=9)
+        for run in (run for run in runs if run["task"] == task):
+            label = run["name"] if run["name"] not in axes.get_legend_handles_labels()[1] else None
+            x, y = zip(*((mark["seconds"], 100 * mark["knn"]) for mark in run["curve"]), strict=True)
+            axes.plot(x, y, color=f"C{names.index(run['name'])}", label=label, marker="o", markersize=3, linewidth=1.2)
+        axes.set_xlim(left=0)
+        axes.set_ylabel("kNN accuracy, %")
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    panels[-1, 0].set_xlabel("seconds of training")
+    figure.savefig(path, dpi=110)
 
 
 def _span(values: Sequence[float], form: str) -> str:

@@ -59,3 +59,5 @@ def about(record: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(render(PAGE.read_text(), RESULTS))
+    if (record := RESULTS / "learning.json").exists():
+        learning.draw(json.loads(record.read_text())["runs"], PAGE.with_name("learning.png"))
