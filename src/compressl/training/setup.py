@@ -235,7 +235,7 @@ def count_features(encoder: nn.Module, size: int) -> int:
             raise
         raise UsageError(
             f"The encoder does not take views of {size} px: {str(error).strip() or type(error).__name__}.",
-            "Give --views.size the side it was made for, or another --encoder.",
+            "Give --views.size the side it was made for (and no --views.start-size), or another --encoder.",
         ) from error
     encoder.train(was_training)
     return features.shape[1]
