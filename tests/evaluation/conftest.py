@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,28 @@ def coloured(count: int, seed: int, classes: int = 4) -> PackedImages:
     return pack(source, view_size=16, cache=None)
 
 
-@pytest.fixture
-def make_ground(tmp_path: Path) -> Callable[..., Ground]:
-    """Call it with fields of EvaluateSettings to have a ground with these settings."""
+@pytest.fixture(scope="session")
+def new_ground(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ground]:
+    """As ``make_ground``, for what several tests share: features are kept in a folder of its own."""
 
     def make(**fields: Any) -> Ground:
         given = {"k": 5, "resamples": 200, "weight_decays": (1e-3, 1e-1), "batch_size": 32, "views": 2, "draws": 2}
-        settings = EvaluateSettings(run=tmp_path, data="colours", precision="fp32", **(given | fields))
+        folder = fields.pop("folder", None) or tmp_path_factory.mktemp("ground")
+        settings = EvaluateSettings(
+            run=folder, data="colours", precision="fp32", cache=folder / "cache", **(given | fields)
+        )
         encoder = create_encoder(EncoderSettings("resnet18", width=0.125, zero_init=False), 16, seed=5)
         train, test = Labelled.of(coloured(40, 0), "training"), Labelled.of(coloured(40, 1), "test")
         views = ViewsSettings(recipe="small")
         return Ground.of(encoder, CARD, train, test, settings, torch.device("cpu"), class_names=NAMES, views=views)
 
     return make
+
+
+@pytest.fixture
+def make_ground(new_ground: Callable[..., Ground], tmp_path: Path) -> Callable[..., Ground]:
+    """Call it with fields of EvaluateSettings to have a ground with these settings."""
+    return partial(new_ground, folder=tmp_path)
 
 
 @pytest.fixture

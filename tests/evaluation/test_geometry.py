@@ -24,15 +24,9 @@ def ground(make_ground: Callable[..., Ground]) -> Ground:
     return make_ground(**SETTINGS)
 
 
-MEASURED: list[dict[str, Any]] = []
-
-
-@pytest.fixture
-def record(ground: Ground) -> dict[str, Any]:
-    """Measured once for all tests."""
-    if not MEASURED:
-        MEASURED.append(geometry.measure(ground))
-    return MEASURED[0]
+@pytest.fixture(scope="module")
+def record(new_ground: Callable[..., Ground]) -> dict[str, Any]:
+    return geometry.measure(new_ground(**SETTINGS))
 
 
 def test_the_record_is_whole_and_the_same_twice(record: dict[str, Any], make_ground: Callable[..., Ground]) -> None:

@@ -19,22 +19,17 @@ from compressl.methods import create_method
 from compressl.settings.methods import CSimCLRSettings, SimCLRSettings
 
 KINDS = {"views", "gaussian_noise", "brightness", "defocus_blur", "interpolation"}
+SETTINGS = {"images": 50, "resamples": 100}
 
 
 @pytest.fixture
 def ground(make_ground: Callable[..., Ground]) -> Ground:
-    return make_ground(images=50, resamples=100)
+    return make_ground(**SETTINGS)
 
 
-MEASURED: list[dict[str, Any]] = []
-
-
-@pytest.fixture
-def record(ground: Ground) -> dict[str, Any]:
-    """Measured once for all tests."""
-    if not MEASURED:
-        MEASURED.append(lipschitz.measure(ground))
-    return MEASURED[0]
+@pytest.fixture(scope="module")
+def record(new_ground: Callable[..., Ground]) -> dict[str, Any]:
+    return lipschitz.measure(new_ground(**SETTINGS))
 
 
 def test_the_record_is_whole_and_the_same_twice(record: dict[str, Any], make_ground: Callable[..., Ground]) -> None:
@@ -44,7 +39,7 @@ def test_the_record_is_whole_and_the_same_twice(record: dict[str, Any], make_gro
         assert set(result["pairs"]) == KINDS
         assert len(unpack_floats(result["local"]["per_image"])) == 40
         assert result["local"]["last_step"]["max"] < 0.1
-    again = lipschitz.measure(make_ground(images=50, resamples=100))
+    again = lipschitz.measure(make_ground(**SETTINGS))
     assert json.dumps(record, allow_nan=False) == json.dumps(again)
 
 

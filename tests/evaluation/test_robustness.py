@@ -22,15 +22,9 @@ MakeGround = Callable[..., Ground]
 N = 40
 
 
-MEASURED: list[dict[str, Any]] = []
-
-
-@pytest.fixture
-def record(ground: Ground) -> dict[str, Any]:
-    """Measured once for all tests."""
-    if not MEASURED:
-        MEASURED.append(measure(ground))
-    return MEASURED[0]
+@pytest.fixture(scope="module")
+def record(new_ground: MakeGround) -> dict[str, Any]:
+    return measure(new_ground())
 
 
 def save(path: Path, record: dict[str, Any]) -> Path:
