@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from compressl.data import store as store_module
 from compressl.data.cache import Damaged, verify
 from compressl.data.journal import Layout
 from compressl.data.packing import BLOCK
-from compressl.errors import ResourceError
+from compressl.errors import CompresslWarning, ResourceError
 
 COUNT, SIDE = 640, 8
 
@@ -219,6 +220,7 @@ def test_another_size_is_begun_anew(cache: Path) -> None:
     np.testing.assert_array_equal(packed(source, cache).images, source.images)
 
 
+@pytest.mark.filterwarnings("ignore:Another process is packing")  # on a slow machine
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_two_processes_at_once(cache: Path, tmp_path: Path) -> None:
     def work(number: int) -> None:
@@ -232,6 +234,36 @@ def test_two_processes_at_once(cache: Path, tmp_path: Path) -> None:
     reads = sorted(json.loads((tmp_path / f"reads-{number}.json").read_text()) for number in range(3))
     assert reads[2] >= COUNT  # one of them packed, the others waited for it; all looked at the headers
     assert_same(cache, tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_who_waits_says_so_and_shows_how_far_the_other_is(cache: Path, tmp_path: Path, monkeypatch) -> None:
+    def until(file: str) -> None:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / file).exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def other(done: int, total: int) -> None:
+        if done == 320:  # of the fifth stretch nothing is on record yet
+            (tmp_path / "begun").touch()
+            until("seen")
+
+    child = in_child(lambda: packed(Counted(), cache, other))
+    until("begun")
+    source, steps = Counted(), []
+
+    def seen(done: int, total: int) -> None:
+        steps.append((done, total))
+        (tmp_path / "seen").touch()
+
+    monkeypatch.setattr("compressl.data.writing._POLL", 0.001)
+    with pytest.warns(CompresslWarning, match=f"packing the images of toy in {cache}: waiting") as said:
+        found = packed(source, cache, seen)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(said) == 1
+    assert steps[0] == (256, COUNT)
+    assert source.reads == []  # how they are packed stands in what the other has begun
+    np.testing.assert_array_equal(found.images, source.images)
 
 
 def test_room_is_asked_for_what_is_missing(cache: Path, monkeypatch) -> None:

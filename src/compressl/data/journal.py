@@ -127,6 +127,18 @@ def read_stretches(folder: Path) -> dict[int, Stretch]:
     return found
 
 
+def written(folder: Path) -> tuple[int, int] | None:
+    """How many images of how many a packing has written, by the length of its journal; None where nothing is begun."""
+    layout = read_layout(folder)
+    if layout is None:
+        return None
+    try:
+        lines = (folder / JOURNAL).read_bytes().count(b"\n")
+    except OSError:  # it is finished, and its folder has another name
+        return None
+    return min((lines - 1) * layout.stretch, layout.images), layout.images
+
+
 def intact(
     folder: Path, layout: Layout, written: dict[int, Stretch], progress: Callable[[int, int], None] | None = None
 ) -> dict[int, Stretch]:

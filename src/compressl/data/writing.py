@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -30,13 +31,15 @@ from compressl.data.journal import (
     offset,
     read_layout,
     read_stretches,
+    written,
 )
 from compressl.data.packing import Contents, unpack
 from compressl.data.source import Source
-from compressl.errors import ResourceError
+from compressl.errors import CompresslWarning, ResourceError
 from compressl.runs import take_lock
 
 _POLL = 0.1  # seconds between attempts at a lock that another process holds
+_PATIENCE = 10  # attempts before it is said, and between looks at how far the other is
 
 Progress = Callable[[int, int], None]
 
@@ -60,14 +63,15 @@ def room(folder: Path, layout: Layout) -> tuple[int, int]:
 def write(folder: Path, source: Source, layout: Layout, progress: Progress | None = None) -> tuple[Contents, str]:
     """Decode a source into a store and map it; also what a user should hear of, or nothing.
 
-    Another process that packs the same images is waited for, and what it made is used.
+    Another process that packs the same images is waited for, and what it made is used. A wait of more than a second is
+    said, as a :class:`CompresslWarning`, and ``progress`` then counts what the other has written.
 
     Raises:
         ResourceError: if there is no room, or the folder cannot be written. What is packed by then is kept.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_name(f".{folder.name}.lock")):
+        with _alone(folder.with_name(f".{folder.name}.lock"), _waiting(folder, source, progress)):
             note = ""
             if folder.exists():
                 try:
@@ -188,12 +192,29 @@ def _finish(partial: Path, source: Source, layout: Layout) -> None:
     (partial / "store.json").write_text(json.dumps(about, indent=1), "utf-8")
 
 
+def _waiting(folder: Path, source: Source, progress: Progress | None) -> Iterator[None]:
+    """What is done between attempts at the lock."""
+    for _ in range(_PATIENCE):
+        yield
+    warnings.warn(
+        f"Another process is packing the images of {source.name} in {folder.parent}: waiting for it.",
+        CompresslWarning,
+        stacklevel=2,
+    )
+    while True:
+        if progress and (found := written(_beside(folder))):
+            progress(*found)
+        for _ in range(_PATIENCE):
+            yield
+
+
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
+def _alone(file: Path, waiting: Iterator[None]) -> Iterator[None]:
     """Wait until no other process is in a block of this name. The system frees the lock of a process that is gone."""
     while True:
         with file.open("a") as handle:
             while not take_lock(handle.fileno()):
+                next(waiting)
                 time.sleep(_POLL)
             if not file.exists() or not os.path.samestat(file.stat(), os.fstat(handle.fileno())):
                 continue  # whoever held it has removed it: others would lock a new file
