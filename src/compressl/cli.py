@@ -68,7 +68,7 @@ def doctor(argv: Sequence[str]) -> None:
     settings = load_flags(DoctorSettings, argv, "compressl doctor")
     from compressl.doctor import examine
 
-    if not examine(cache=settings.cache):
+    if not examine(cache=settings.cache, remove_stale=settings.remove_stale):
         raise SystemExit(1)
 
 

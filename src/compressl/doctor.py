@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from compressl.console import PatientConsole
+
+if TYPE_CHECKING:
+    from compressl.data.stores import Stored
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,23 @@ class Finding:
 MARKS = {"good": "[green]✓[/]", "note": "[yellow]·[/]", "bad": "[red]✗[/]"}
 
 
-def examine(console: Console | None = None, *, cache: bool = False) -> bool:
-    """Print what was found, with ``cache`` in every byte of the packed images too; True if nothing is broken."""
+def examine(console: Console | None = None, *, cache: bool = False, remove_stale: bool = False) -> bool:
+    """Print what was found, with ``cache`` about every store of packed images and every byte of it too; True if nothing
+    is broken. With ``remove_stale``, stores that nobody will ask for again are removed before."""
     console = console or PatientConsole(highlight=False)
     sound = True
-    for check in (*CHECKS, packed_images) if cache else CHECKS:
+    of_cache = (removed_stores if remove_stale else stores, packed_images) if cache else ()
+    for check in (*CHECKS, *of_cache):
         try:
-            finding = check()
+            found = check()
         except Exception as error:  # a doctor that dies helps nobody
-            finding = Finding("bad", f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
-        console.print(MARKS[finding.verdict], end=" ")
-        console.print(finding.what, markup=False, soft_wrap=True)
-        if finding.cure:
-            console.print(f"    {finding.cure}", markup=False, soft_wrap=True)
-        sound &= finding.verdict != "bad"
+            found = Finding("bad", f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
+        for finding in [found] if isinstance(found, Finding) else found:
+            console.print(MARKS[finding.verdict], end=" ")
+            console.print(finding.what, markup=False, soft_wrap=True)
+            if finding.cure:
+                console.print(f"    {finding.cure}", markup=False, soft_wrap=True)
+            sound &= finding.verdict != "bad"
     console.print("Nothing is broken." if sound else "Something is broken; the lines after ✗ say what to do.")
     return sound
 
@@ -161,11 +167,60 @@ def disk() -> Finding:
     return Finding("good", f"{free:.0f} GB free for the cache {cache}")
 
 
+def stores() -> list[Finding]:
+    """What each store in the cache was made from, its size, and whether anybody can ask for it again."""
+    from compressl.data import default_cache
+    from compressl.data.stores import survey
+
+    cure = "`compressl doctor --cache --remove-stale` removes it."
+    return [
+        Finding("note", f"{_words(store)}: {store.stale}", cure) if store.stale else Finding("good", _words(store))
+        for store in survey(default_cache())
+    ]
+
+
+def removed_stores() -> list[Finding]:
+    """As :func:`stores`, without those that nobody can ask for again: they are removed."""
+    from compressl.data import default_cache
+    from compressl.data.stores import InUse, remove, survey
+
+    found, freed = [], 0
+    for store in survey(default_cache()):
+        if not store.stale:
+            found.append(Finding("good", _words(store)))
+            continue
+        try:
+            remove(store)
+        except InUse:
+            words = f"{_words(store)}: {store.stale}, but another process is using it"
+            found.append(Finding("note", words, "It stays; try again when that process is done."))
+        except OSError as error:
+            words = f"{_words(store)}: {store.stale}, but it cannot be removed: {error.strerror or error}"
+            found.append(Finding("bad", words, "Change the permissions of the cache."))
+        else:
+            freed += store.nbytes
+            found.append(Finding("good", f"removed {_words(store)}: {store.stale}"))
+    return [*found, Finding("good", f"{_size(freed)} freed in the cache")]
+
+
+def _words(store: Stored) -> str:
+    count = "images" if store.images is None else f"{store.images:,} images"
+    where = "a source that is not on record" if store.origin is None else store.origin.place
+    return f"{store.name}: {count} of {where}, {_size(store.nbytes)}{'' if store.finished else ', unfinished'}"
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
 def packed_images() -> Finding:
     """Whether packed images are, to the byte, what was written."""
     from compressl.data import Damaged, default_cache, verify
+    from compressl.data.journal import VERSION, read_layout
 
-    folders = sorted(path.parent for path in default_cache().glob("[!.]*/journal.jsonl"))
+    journals = sorted(default_cache().glob("[!.]*/journal.jsonl"))
+    layouts = {path.parent: read_layout(path.parent) for path in journals}
+    folders = [folder for folder, layout in layouts.items() if layout is None or layout.version == VERSION]
     damaged = []
     for folder in folders:
         try:
@@ -212,6 +267,6 @@ def _imports(code: str) -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (
+CHECKS: tuple[Callable[[], Finding | list[Finding]], ...] = (
     python_version, torch_version, device, threads, memory, disk, torchvision, timm, extras, shared_data,
 )  # fmt: skip

@@ -2,20 +2,24 @@
 
 ``images.npy`` (uint8 [N, H, W, 3]) and ``geometry.npy`` (int32 [N, 2]), mapped when used; ``journal.jsonl``, the hash
 of every stretch; and, written last, ``store.json`` with what is checked at each start: sizes, the hash of the geometry
-and of samples of the images. :func:`verify` checks all of it.
+and of samples of the images. :func:`verify` checks all of it. ``source.json`` says where the images came from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from compressl.data.decode import Pixels
 from compressl.data.journal import GEOMETRY, IMAGES, JOURNAL, VERSION, intact, read_layout, read_stretches
 from compressl.data.packing import Contents
 
@@ -69,7 +73,19 @@ def load(folder: Path, count: int) -> Contents:
         raise Damaged(f"{type(error).__name__}: {error}") from error
     if len(images) != count or geometry.shape != (count, 2):
         raise Damaged(f"it holds {len(images)} images instead of {count}")
+    _hold(images_file, images)
     return Contents(images, geometry, unreadable)
+
+
+def _hold(file: Path, mapped: Pixels) -> None:
+    """Share a lock on the file for as long as it is mapped, so that nobody removes a store that is in use."""
+    if sys.platform != "win32":  # which removes no mapped file
+        import fcntl
+
+        with contextlib.suppress(OSError):  # it may have no locks
+            descriptor = os.open(file, os.O_RDONLY)
+            weakref.finalize(mapped, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> list[tuple[int, int]]:

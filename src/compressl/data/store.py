@@ -22,6 +22,7 @@ from compressl.data import writing
 from compressl.data.decode import Pixels
 from compressl.data.journal import Layout
 from compressl.data.on_demand import OnDemand
+from compressl.data.origin import remember
 from compressl.data.packing import Contents, plan, too_many_unreadable, unpack
 from compressl.data.parquet import CACHE_BYTES, ParquetSource
 from compressl.data.source import Labels, Source, Subset
@@ -138,7 +139,9 @@ def pack(
     folder = None if cache is None else disk.folder(cache, source.name, fingerprint, side)
     if keep != "no" and folder is not None and folder.exists():
         with contextlib.suppress(disk.Damaged):  # it is mended below, and the note says why
-            return _packed(source, fingerprint, disk.load(folder, len(source)), max_unreadable, "")
+            contents = disk.load(folder, len(source))
+            remember(folder, source, fingerprint)  # it may have moved
+            return _packed(source, fingerprint, contents, max_unreadable, "")
     layout = None if folder is None else writing.begun(folder, fingerprint)
     if layout is None:
         (height, width), exact = plan(source, side)

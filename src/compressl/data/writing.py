@@ -33,6 +33,7 @@ from compressl.data.journal import (
     read_stretches,
     written,
 )
+from compressl.data.origin import remember
 from compressl.data.packing import Contents, unpack
 from compressl.data.source import Source
 from compressl.errors import CompresslWarning, ResourceError
@@ -71,7 +72,8 @@ def write(folder: Path, source: Source, layout: Layout, progress: Progress | Non
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_name(f".{folder.name}.lock"), _waiting(folder, source, progress)):
+        waiting = _waiting(folder, source, progress)
+        with alone(folder.with_name(f".{folder.name}.lock"), lambda: next(waiting)):
             note = ""
             if folder.exists():
                 try:
@@ -84,6 +86,7 @@ def write(folder: Path, source: Source, layout: Layout, progress: Progress | Non
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             partial = _beside(folder)
             kept = _open(partial, layout, progress)
+            remember(partial, source, layout.fingerprint)
             done = sum(stop - start for start, stop in map(layout.range, kept))
             if note:
                 note += f"; {layout.images - done:,} of {layout.images:,} images were decoded again."
@@ -209,12 +212,15 @@ def _waiting(folder: Path, source: Source, progress: Progress | None) -> Iterato
 
 
 @contextlib.contextmanager
-def _alone(file: Path, waiting: Iterator[None]) -> Iterator[None]:
-    """Wait until no other process is in a block of this name. The system frees the lock of a process that is gone."""
+def alone(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other process is in a block of this name; ``waiting`` is called at each attempt that fails.
+
+    The system frees the lock of a process that is gone.
+    """
     while True:
         with file.open("a") as handle:
             while not take_lock(handle.fileno()):
-                next(waiting)
+                waiting()
                 time.sleep(_POLL)
             if not file.exists() or not os.path.samestat(file.stat(), os.fstat(handle.fileno())):
                 continue  # whoever held it has removed it: others would lock a new file
