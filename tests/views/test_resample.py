@@ -51,6 +51,16 @@ def test_integer_boxes_equal_torchvision(reference: ModuleType, height: int, wid
         assert (our_mirrored - (theirs.flip(2) if flipped else theirs)).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("size", [8, 32, 70])
+def test_products_of_a_few_images_at_a_time(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (7, 20, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    boxes, flip = random_boxes(7, 20, 30, seed=6), torch.arange(7) % 2 == 0
+    whole = resized_crop(images, boxes, size, flip)
+    for few in (1, 3, 7):
+        monkeypatch.setattr("compressl.views.resample._CPU_PART", few * 3 * 20 * 30)
+        assert torch.equal(resized_crop(images, boxes, size, flip), whole)
+
+
 def test_border_pixels_weigh_their_share() -> None:
     images = torch.tensor([0, 60, 200, 255], dtype=torch.uint8).view(1, 1, 4, 1).expand(1, 4, 4, 3)
     # Columns 1.5 to 3.25 to one pixel: centre 2.375, triangle of half width 1.75, shares 1/2, 1, 1/4.

@@ -60,6 +60,7 @@ def test_parts_and_threads_do_not_matter(size: int, threads: int, monkeypatch: p
         torch.set_num_threads(threads)
         assert torch.equal(apply(images, geometry, parameters, recipe), whole)
         monkeypatch.setattr("compressl.views.pipeline._CPU_PART", 1)
+        monkeypatch.setattr("compressl.views.resample._CPU_PART", 1)
         assert torch.equal(apply(images, geometry, parameters, recipe), whole)
         assert torch.get_num_threads() == threads
     finally:

@@ -14,6 +14,9 @@ _BLOCK = 32
 """Longest run of output pixels that one product makes. A row of weights is zero outside a few input pixels; short runs
 that read only the input they reach save most of the multiplications of large views."""
 
+_CPU_PART = 1 << 18
+"""Input values multiplied at a time on a CPU: what the first product makes is still in the cache for the second."""
+
 
 def center_boxes(geometry: Tensor, proportion: float = 1.0) -> Tensor:
     """The central square whose side is ``proportion`` of the shorter side, int64 [N, 4] (top, left, height, width).
@@ -77,10 +80,17 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None =
     rows = triangle(boxes[:, 0], boxes[:, 2], height, size)
     columns = triangle(boxes[:, 1], boxes[:, 3], width, size, flip)
     rows.weights.mul_(1 / 255)  # the way from uint8 to [0, 1] without a pass of its own
-    # Each product moves the axis it resizes to the end, so the channels come to the front without a transposition.
-    x = project(images.reshape(n, 1, height, width * 3), rows.taps(), rows.weights, size)  # [N, 1, W * 3, size]
-    x = project(x.reshape(n, 1, width, 3 * size), columns.taps(), columns.weights, size)  # [N, 1, 3 * size, size]
-    return x.reshape(n, 3, size, size).clamp_max_(1)
+    out = torch.empty(n, 3, size, size, device=images.device)
+    few = max(1, _CPU_PART // (3 * height * width) if images.device.type == "cpu" else n)
+    for first in range(0, n, few):
+        part = slice(first, first + few)
+        # Each product moves the axis it resizes to the end, so the channels come to the front without a transposition.
+        x = images[part].reshape(-1, 1, height, width * 3)
+        x = project(x, rows[part].taps(), rows[part].weights, size)  # [n, 1, W * 3, size]
+        x = x.reshape(-1, 1, width, 3 * size)
+        x = project(x, columns[part].taps(), columns[part].weights, size)  # [n, 1, 3 * size, size]
+        torch.clamp_max(x.reshape(-1, 3, size, size), 1, out=out[part])
+    return out
 
 
 def check_images(images: Tensor) -> None:
@@ -132,6 +142,10 @@ class Bands:
     """float32 [N]: how many of them it reads at most; later weights are 0."""
     weights: Tensor
     """float32 [N, blocks, block, reach]: of the pixels from ``first`` on. Pixels beyond the axis weigh 0."""
+
+    def __getitem__(self, part: slice) -> Bands:
+        """Those of some of the images."""
+        return Bands(self.extent, self.first[part], self.count[part], self.weights[part])
 
     def taps(self) -> Tensor | None:
         """As :func:`project` takes them."""
