@@ -225,49 +225,6 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in shown
 
 
-def test_doctor_finds_this_machine_sound_or_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    from compressl import doctor
-
-    status = run("doctor")
-    shown = capsys.readouterr().out
-    assert len([line for line in shown.splitlines() if line[:1] in "✓·✗"]) == len(doctor.CHECKS)
-    assert status == (1 if "✗" in shown.rsplit("\n", 2)[0] else 0)
-
-
-def test_the_doctor_lists_and_clears_the_cache(
-    classes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from compressl import doctor
-    from compressl.data import default_cache, open_source, pack, store
-
-    monkeypatch.setattr(doctor, "CHECKS", ())
-    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
-    pack(open_source(str(classes)), view_size=16, cache=default_cache())
-    assert run("doctor", "--cache") == 0
-    assert f"50 images of {classes.resolve()}" in capsys.readouterr().out
-    classes.rename(classes.with_name("moved"))
-    assert run("doctor", "--cache") == 0
-    shown = capsys.readouterr().out
-    assert "its source is gone" in shown
-    assert "1 packed collection in the cache, each what was written" in shown
-    assert run("doctor", "--cache", "--remove-stale") == 0
-    shown = capsys.readouterr().out
-    assert "removed classes-" in shown
-    assert "freed in the cache" in shown
-    assert list(default_cache().iterdir()) == []
-
-
-def test_a_doctor_survives_its_own_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from compressl import doctor
-
-    def a_check() -> doctor.Finding:
-        raise RuntimeError("the thermometer broke")
-
-    monkeypatch.setattr(doctor, "CHECKS", (a_check,))
-    assert run("doctor") == 1
-    assert "a check: RuntimeError: the thermometer broke" in capsys.readouterr().out
-
-
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("report", "nowhere", "--debug") == 4
     assert "Traceback" in capsys.readouterr().err
