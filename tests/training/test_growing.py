@@ -59,7 +59,9 @@ def test_views_that_would_shrink_are_refused(make: Make) -> None:
 def test_graphs_are_off_where_there_are_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: modes.append(options["mode"]))
-    training = prepare(make(compile=True, cuda_graphs=True))
+    said: list[str] = []
+    training = prepare(make(compile=True, cuda_graphs=True, views=ViewsSettings(start_size=8)), say=said.append)
+    assert said == ["Compiling the encoder for 5 sizes of views; each may take a minute."]
     assert modes == [None]
     assert training.compiled
     assert not training.graphs

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from compressl.distributed.team import largest, collective, rank, world_size
+from compressl.distributed.team import collective, largest, rank, world_size
 from compressl.errors import UsageError
 
 

@@ -67,7 +67,7 @@ def pretrain(
     began = False  # a training that fails before it begins changes nothing
     with lock(run.path) if main else contextlib.nullcontext():
         try:
-            training = prepare(settings, progress)
+            training = prepare(settings, progress, lambda sentence: console.print(sentence, highlight=False))
             distributed.barrier()  # what one process cannot prepare ends them all, before anything is written
             resumed = distributed.from_main(lambda: _find_start(training, run))
             record = training.record()

@@ -102,11 +102,16 @@ class Training:
         return environment(self.device, self.precision) | {"processes": distributed.world_size()}
 
 
-def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | None = None) -> Training:
+def prepare(
+    settings: PretrainSettings,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Training:
     """Images, views, networks and optimizer of a training.
 
     Args:
         progress: told how many images of how many are decoded.
+        say: told what takes long and shows no progress.
 
     Raises:
         UsageError, DataError, ResourceError: what cannot be had, and what to do.
@@ -171,6 +176,8 @@ def prepare(settings: PretrainSettings, progress: Callable[[int, int], None] | N
     elif settings.compile:
         images, layout = settings.batch_size // settings.accumulate, layout_of(settings)
         shapes = [[(images, 3, recipe.size, recipe.size) for recipe in stage] for stage in stages]
+        sizes = {shape for stage in shapes for shape in stage}
+        say(f"Compiling the encoder for {len(sizes)} size{'s' * (len(sizes) > 1)} of views; each may take a minute.")
         likes = [[torch.rand(s, device=device).to(memory_format=layout) for s in stage] for stage in shapes]
         if problem := compile_encoders(method, likes, precision, graphs):
             notes.append(f"torch.compile of the encoder is off: {problem}")
