@@ -50,5 +50,7 @@ def knn_predict(
     cosines, rows = nearest(bank, queries, k)
     weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the nearest: cannot overflow
     votes = torch.zeros(len(queries), classes, device=queries.device)
-    votes.scatter_add_(1, labels.to(rows.device)[rows], weights)
+    voted = labels.to(rows.device)[rows]
+    for j in range(rows.shape[1]):  # one neighbour at a time: a GPU would add them in an order of its own
+        votes.scatter_add_(1, voted[:, j : j + 1], weights[:, j : j + 1])
     return votes.argmax(1)
