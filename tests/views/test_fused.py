@@ -43,9 +43,10 @@ def test_every_order() -> None:
     parameters = replace(parameters, order=torch.arange(24))
     assert 0 < int((parameters.factors == torch.tensor(color.IDENTITY)).all(1).sum()) < 24
     numbers = fused.pack(parameters, parameters.boxes)
-    x = images
+    planes = images.unbind(1)
     for slot in range(4):
-        x = fused._jitter(x, numbers[:, 5 + slot].view(-1, 1, 1, 1), numbers[:, 9 + slot].view(-1, 1, 1, 1))
+        planes = fused._jitter(planes, numbers[:, 5 + slot].view(-1, 1, 1), numbers[:, 9 + slot].view(-1, 1, 1))
+    x = torch.stack(planes, 1)
     theirs = color.color_jitter(images, parameters.factors, parameters.order)
     torch.testing.assert_close(x, theirs, atol=1e-5, rtol=0)
     idle = (parameters.factors == torch.tensor(color.IDENTITY)).all(1)

@@ -18,6 +18,20 @@ def kernel_size(size: int) -> int:
     return 2 * (size // 20) + 1
 
 
+def gaussian_kernel(sigma: Tensor, size: int) -> Tensor:
+    """The taps of each image for views of this size, float32 [N] -> [N, :func:`kernel_size`]; they add up to 1.
+
+    >>> gaussian_kernel(torch.tensor([1.0]), 32).mul(1000).round().tolist()
+    [[274.0, 452.0, 274.0]]
+    """
+    radius = kernel_size(size) // 2
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = (-0.5 * (offsets / sigma.float()[:, None]).square()).exp_()
+    # nothing in float32, but subnormal numbers would make the products 20 times slower
+    kernel = kernel.masked_fill_(kernel < 1e-15, 0)
+    return kernel / kernel.sum(1, keepdim=True)
+
+
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Convolve each image with a Gaussian: torchvision's ``gaussian_blur``, kernel and reflected border included.
 
@@ -34,12 +48,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     if radius == 0:
         return images.clone()
     device = images.device
-    offsets = torch.arange(-radius, radius + 1, device=device)
-    kernel = (-0.5 * (offsets / sent(sigma.float(), device)[:, None]).square()).exp_()
-    kernel.masked_fill_(
-        kernel < 1e-15, 0
-    )  # nothing in float32, but subnormal numbers would make the products 20 times slower
-    kernel = torch.nn.functional.pad(kernel / kernel.sum(1, keepdim=True), (0, 1))  # the last entry: 0, for no tap
+    kernel = gaussian_kernel(sent(sigma, device), size)
+    kernel = torch.nn.functional.pad(kernel, (0, 1))  # the last entry: 0, for no tap
 
     # One band matrix serves every block of an image: row o reads the 2 * radius + 1 pixels from o on.
     blocks, block = blocks_of(size)

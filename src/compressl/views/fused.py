@@ -3,6 +3,9 @@
 Every image passes through every operator, and what it did not draw changes nothing; each of the four places in the
 order of color jitter is one pass over the pixels. No shape depends on a value, so nothing waits for a device. That is
 more arithmetic than :mod:`compressl.views.color` does and far less memory traffic: right for a GPU.
+
+The colours are planes of their own until the end: what joins them would be a pass over memory. The blur adds its taps
+one by one, which is arithmetic too, where :mod:`compressl.views.blur` multiplies by bands.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ from torch import Tensor
 
 from compressl.errors import first_line
 from compressl.settings.views import ViewRecipe
-from compressl.views.blur import gaussian_blur
-from compressl.views.color import BRIGHTNESS, CONTRAST, HUE, IDENTITY, ORDERS, SATURATION, luma
+from compressl.views.blur import gaussian_kernel
+from compressl.views.color import BRIGHTNESS, CONTRAST, HUE, IDENTITY, LUMA, ORDERS, SATURATION
 from compressl.views.parameters import ViewParameters
 from compressl.views.resample import resized_crop
+
+Planes = tuple[Tensor, ...]  # red, green and blue, [N, size, size] each
 
 _ORDERS = torch.tensor(ORDERS)
 _NO_BLUR = 1e-3
@@ -45,48 +50,62 @@ def augment(
 ) -> Tensor:
     """The views of uint8 [N, H, W, 3] by :func:`pack`, on their device: float32 [N, 3, size, size]."""
     boxes, flip, operators, factors, gray, sigma, inverted = torch.split(numbers, [4, 1, 4, 4, 1, 1, 1], 1)
-    x = resized_crop(images, boxes, recipe.size, flip[:, 0] > 0)
+    planes = resized_crop(images, boxes, recipe.size, flip[:, 0] > 0).unbind(1)
     if recipe.jitter:
         for operator, factor in zip(operators.unbind(1), factors.unbind(1), strict=True):
-            x = _jitter(x, operator.view(-1, 1, 1, 1), factor.view(-1, 1, 1, 1))
+            planes = _jitter(planes, operator.view(-1, 1, 1), factor.view(-1, 1, 1))
     if recipe.grayscale:
-        x = torch.where(gray.view(-1, 1, 1, 1) > 0, luma(x), x)
+        one = _luma(planes)
+        planes = tuple(torch.where(gray.view(-1, 1, 1) > 0, one, plane) for plane in planes)
     if recipe.blur:
-        x = gaussian_blur(x, sigma[:, 0])
+        planes = _blurred(torch.stack(planes, 1), gaussian_kernel(sigma[:, 0], recipe.size)).unbind(1)
     if recipe.solarize:
-        x = torch.where(inverted.view(-1, 1, 1, 1) > 0, torch.minimum(x, 1 - x), x)
+        planes = tuple(torch.where(inverted.view(-1, 1, 1) > 0, torch.minimum(p, 1 - p), p) for p in planes)
     if normalized:
         # By plain numbers: a tensor of them would travel to the device each time.
-        channels = zip(x.unbind(1), recipe.mean, recipe.std, strict=True)
-        x = torch.stack([(channel - mean) / std for channel, mean, std in channels], 1)
-    return x.contiguous(memory_format=memory_format)
+        planes = tuple((plane - m) / s for plane, m, s in zip(planes, recipe.mean, recipe.std, strict=True))
+    return torch.stack(planes, -1).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
 
-def _jitter(x: Tensor, operator: Tensor, factor: Tensor) -> Tensor:
+def _luma(planes: Planes) -> Tensor:
+    red, green, blue = (share * plane for share, plane in zip(LUMA, planes, strict=True))
+    return red + green + blue
+
+
+def _jitter(planes: Planes, operator: Tensor, factor: Tensor) -> Planes:
     """One operator for each image; the mean for contrast is the only thing that is not pixel by pixel."""
-    gray = luma(x)
+    gray = _luma(planes)
     base = torch.where(operator == SATURATION, gray, 0.0)
-    base = torch.where(operator == CONTRAST, gray.mean((1, 2, 3), keepdim=True), base)
-    blended = factor * x + (1 - factor) * base
-    return torch.where(operator == HUE, _turned(x, factor), blended).clamp(0, 1)
+    base = torch.where(operator == CONTRAST, gray.mean((1, 2), keepdim=True), base)
+    return tuple(
+        torch.where(operator == HUE, turned, factor * plane + (1 - factor) * base).clamp(0, 1)
+        for plane, turned in zip(planes, _turned(planes, factor), strict=True)
+    )
 
 
-def _turned(x: Tensor, shift: Tensor) -> Tensor:
+def _turned(planes: Planes, shift: Tensor) -> Planes:
     """:func:`compressl.views.color.adjust_hue` where nothing is in place; its formulas are explained there."""
-    red, green, blue = torch.split(x, 1, 1)
+    red, green, blue = planes
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
-    hue = (green + blue - red + high - 2 * low) / chroma.clamp_min(1e-12)
-    hue = torch.copysign(hue, green - blue) + 6 * shift
-    hue = hue - 6 * torch.floor(hue * (1 / 6))
+    angle = torch.copysign(green + blue - red + high - 2 * low, green - blue) + 6 * shift * chroma
+    angle = angle - torch.copysign(3 * chroma, angle)
     rising, falling = low - chroma, high + chroma
-    channels = (
-        rising + chroma * (hue - 3).abs().clamp(1, 2),
-        falling - chroma * (hue - 2).abs().clamp(1, 2),
-        falling - chroma * (hue - 4).abs().clamp(1, 2),
-    )
-    return torch.cat(channels, 1)
+    ramps = (rising + angle.abs(), falling - (angle + chroma).abs(), falling - (angle - chroma).abs())
+    return tuple(torch.minimum(torch.maximum(ramp, low), high) for ramp in ramps)
+
+
+def _blurred(x: Tensor, kernel: Tensor) -> Tensor:
+    """[N, 3, size, size] along both axes by the taps [N, taps] of each image, added one after the other."""
+    radius = kernel.shape[1] // 2
+    taps = kernel[:, :, None, None, None].unbind(1)
+    for axis, border in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        size, wide = x.shape[axis], torch.nn.functional.pad(x, border, mode="reflect")
+        x = taps[0] * wide.narrow(axis, 0, size)
+        for first, tap in enumerate(taps[1:], start=1):
+            x = x + tap * wide.narrow(axis, first, size)
+    return x
 
 
 class Fused:
