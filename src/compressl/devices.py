@@ -98,13 +98,24 @@ class Later:
         if value.is_cuda:
             self._value = value.to("cpu", non_blocking=True)  # into pinned memory
             self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._there.record()
+            self._there.record(torch.cuda.current_stream(value.device))  # which need not be the current device's
 
     def wait(self) -> Tensor:
         """The number, on the CPU."""
         if self._there is not None:
             self._there.synchronize()
         return self._value.cpu()
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on ``device``. A GPU gets them when it comes to them; nobody waits for what it still has to do.
+
+    >>> sent(torch.tensor([1.0]), torch.device("cpu"))
+    tensor([1.])
+    """
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)  # from pageable memory, torch would wait
 
 
 def free_memory(device: torch.device) -> int:

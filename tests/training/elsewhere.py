@@ -32,9 +32,7 @@ from compressl.training import loop, setup
 
 NAME = "elsewhere"
 PACKAGE = Path(compressl.__file__).parent
-MEANT = (
-    "devices.py"  # in compressl and in compressl.views: the one answer that a step awaits, and sends from pinned memory
-)
+MEANT = "devices.py"  # the one answer that a step awaits, and sends from pinned memory
 aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 WAITING = {  # for a value, or for a shape that depends on values

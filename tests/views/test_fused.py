@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,18 @@ def test_one_graph() -> None:
     compiled = torch.compile(fused.augment, backend="eager", fullgraph=True, dynamic=False)
     out = compiled(images, numbers, FULL, True, PLAIN)
     torch.testing.assert_close(out, fused.augment(images, numbers, FULL, True, PLAIN), atol=1e-5, rtol=0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler for torch.compile here")
+def test_the_compiler_takes_it() -> None:
+    """Not all that torch traces can be lowered: an index made of an index could not. Jitter is left out for time."""
+    recipe = replace(RECIPES["crop"][0], size=24, grayscale=0.3, blur=0.5, solarize=0.5)
+    images, _, _, numbers = given(recipe, 4)
+    compiled = torch.compile(fused.augment, fullgraph=True, dynamic=False)
+    out = compiled(images, numbers, recipe, True, torch.channels_last)
+    expected = fused.augment(images, numbers, recipe, True, torch.channels_last)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
 def test_no_value_leaves_the_device() -> None:

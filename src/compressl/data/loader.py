@@ -19,6 +19,7 @@ from compressl import randomness
 from compressl.data.delivery import Batch, Parcel, delivery_to
 from compressl.data.on_demand import OnDemand
 from compressl.data.store import PackedImages
+from compressl.devices import sent
 from compressl.errors import DataError, ResourceError, UsageError
 
 _DECODED_AHEAD = 4  # batches that wait where images are decoded on demand, which takes now longer, now shorter
@@ -176,7 +177,7 @@ def _resident(packed: PackedImages, device: torch.device) -> Callable[[int, int,
     rows, geometry = _tensor(packed.rows), _tensor(packed.geometry)
 
     def gather(step: int, epoch: int, indices: Tensor) -> Batch:
-        there = rows[indices].to(device, non_blocking=True)
+        there = sent(rows[indices], device)
         return Batch(images[there], geometry[indices], indices, epoch, step)
 
     return gather

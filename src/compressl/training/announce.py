@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -65,6 +66,8 @@ def fast_paths(training: Training) -> str:
     else:
         off.append("bf16 (--precision fp32)")
     (on if settings.channels_last else off).append("channels-last")
+    if device.type == "cuda" and training.precision == "fp32" and torch.backends.cudnn.allow_tf32:
+        on.append("TF32 convolutions (torch.backends.cudnn.allow_tf32)")
     if training.packed.on_demand:
         off.append("packed images (each is decoded again whenever it is wanted)")
     elif training.images_on_device:

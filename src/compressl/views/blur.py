@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compressl.views.devices import sent
+from compressl.devices import sent
 from compressl.views.resample import blocks_of, project
 
 

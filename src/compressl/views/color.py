@@ -11,7 +11,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from compressl.views.devices import sent
+from compressl.devices import sent
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `factors`, as torchvision counts them
 ORDERS = tuple(permutations(range(4)))

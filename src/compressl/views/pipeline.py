@@ -7,10 +7,10 @@ import functools
 import torch
 from torch import Tensor
 
+from compressl.devices import sent
 from compressl.settings.views import ViewRecipe
 from compressl.views.blur import gaussian_blur
 from compressl.views.color import grayscale, jitter_group, jitter_sorted_, solarize, standardize
-from compressl.views.devices import sent
 from compressl.views.fused import Fused, pack
 from compressl.views.parameters import ViewParameters
 from compressl.views.resample import check_images, resized_crop, store_boxes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressl.views.devices import sent
+from compressl.devices import sent
 
 _BLOCK = 32
 """Longest run of output pixels that one product makes. A row of weights is zero outside a few input pixels; short runs
