@@ -19,7 +19,14 @@ import views
 from timing import RESULTS, markdown
 
 PAGE = Path(__file__).parent.parent / "docs" / "speed.md"
-SECTIONS: dict[str, ModuleType] = {"views": views, "step": step, "scaling": scaling, "learning": learning, "gpu": gpu}
+SECTIONS: dict[str, ModuleType] = {
+    "views": views,
+    "step": step,
+    "scaling": scaling,
+    "learning": learning,
+    "learning_trials": learning,
+    "gpu": gpu,
+}
 
 
 def render(page: str, results: Path) -> str:
