@@ -187,7 +187,8 @@ def tables(record: dict[str, Any]) -> list[Table]:
     """One for each machine and task: every recipe's epochs, seconds and accuracy over the seeds."""
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for run in record["runs"]:
-        groups.setdefault(run["task"], {}).setdefault(run["name"], []).append(run)
+        task = f"{run['task']}; {run['asked_seconds']:g} s were asked for, {run['bank']:,} images known to the kNN"
+        groups.setdefault(task, {}).setdefault(run["name"], []).append(run)
     found: list[Table] = []
     for task, names in groups.items():
         reached = [lv for lv in LEVELS if any(soonest(r["curve"], lv) is not None for rs in names.values() for r in rs)]
