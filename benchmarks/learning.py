@@ -132,11 +132,7 @@ def learn(settings: PretrainSettings, seconds: float, clock: str, latest: float,
         step = state["step"]
         curve.append({"step": step, "seconds": round(marks[step], 2), "knn": asked.knn(training)})
     curve.sort(key=lambda mark: mark["step"])
-    own = {
-        n: v
-        for n, v in flatten(tomllib.loads(to_toml(settings))).items()
-        if n not in ("out", "data.path", "data.cache", "threads")
-    }
+    own = flatten(tomllib.loads(to_toml(settings)))
     return {
         "settings": {name: value for name, value in own.items() if name not in ELSEWHERE},
         "epochs": epochs,
@@ -145,6 +141,7 @@ def learn(settings: PretrainSettings, seconds: float, clock: str, latest: float,
         "queries": len(asked.queries),
         "bank": len(asked.bank),
         "curve": curve,
+        "environment": training.record(),
     }
 
 
@@ -289,10 +286,9 @@ def one(given: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
         np.save(folder / "images.labels.npy", np.arange(80) % 2)
         words += ["--batch-size", "8", "--encoder.width", "0.125", "--data.cache", str(folder)]
     settings = configured(data, given.recipe, folder, count_held_out(data), words)
-    training = prepare(settings)
     found = learn(settings, given.seconds, given.clock, time.monotonic() + 4 * given.seconds + 60, given.bank)
     row = {"name": given.name, "seed": seed, "asked_seconds": given.seconds, **found}
-    row |= {"environment": training.record(), "load": round(os.getloadavg()[0], 2)}
+    row["load"] = round(os.getloadavg()[0], 2)
     return row | {"task": described(settings, row, given.clock)}
 
 

@@ -227,6 +227,7 @@ def take_step(
     method: Method, optimizer: torch.optim.Optimizer, views: list[Tensor], precision: str, noise: torch.Generator
 ) -> None:
     """Forward, backward, optimizer and slow copy, in the middle of a training."""
+    torch.compiler.cudagraph_mark_step_begin()  # for encoders that are replayed as graphs; else it changes nothing
     method.before_step(0.5)
     loss_of(method, views, precision, noise).backward()
     optimizer.step()
@@ -244,8 +245,6 @@ def bare_step(training: Training) -> Way:
 
     def way(steps: int) -> None:
         for _ in range(steps):
-            if training.graphs:
-                torch.compiler.cudagraph_mark_step_begin()
             take_step(method, optimizer, views, training.precision, noise)
 
     return way

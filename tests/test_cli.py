@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressl import cli
+from .command import run
 
 SMALL = [
     "--encoder.width",
@@ -26,14 +26,6 @@ SMALL = [
     "--precision",
     "fp32",
 ]
-
-
-def run(*argv: str) -> int:
-    try:
-        cli.main(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture

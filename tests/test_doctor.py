@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressl import cli, doctor
+from compressl import doctor
 from compressl.data import default_cache, open_source, pack, store
 
-
-def run(*argv: str) -> int:
-    try:
-        cli.main(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+from .command import run
 
 
 @pytest.mark.parametrize("problem", [None, "ImportError: it is broken"])

@@ -10,18 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressl import cli
 from compressl.evaluation.differences import differences
 
+from .command import run
+
 FEW = ["--images", "50", "--views", "4", "--resamples", "100", "--draws", "2", "--k", "5", "--shots", "1", "3"]
-
-
-def run(*argv: str) -> int:
-    try:
-        cli.main(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

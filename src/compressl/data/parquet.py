@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compressl.data.decode import UnreadableImage
 from compressl.data.source import LabelError, Labels, checked_labels, digest, if_usable
-from compressl.errors import DataError
+from compressl.errors import DataError, first_line
 
 IMAGE_COLUMN = "image"
 LABEL_COLUMNS = ("label", "labels", "fine_label")  # the first that is there
@@ -106,7 +106,7 @@ class ParquetSource:
             return reader.read_row_group(group, columns=[self.column]).column(self.column)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
-                f"{self.shown[file]}: row group {group}, column {self.column}, cannot be read: {_first_line(error)}.",
+                f"{self.shown[file]}: row group {group}, column {self.column}, cannot be read: {first_line(error)}.",
                 "The file is damaged; fetch or write it again.",
             ) from error
 
@@ -153,7 +153,7 @@ def _open(file: Path) -> Any:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{file} is not a readable Parquet file: {_first_line(error)}.", "Fetch or write it again."
+            f"{file} is not a readable Parquet file: {first_line(error)}.", "Fetch or write it again."
         ) from error
 
 
@@ -213,7 +213,3 @@ def _tail(file: Path) -> bytes:
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - _TAIL))
         return stream.read()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
